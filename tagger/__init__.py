@@ -1,0 +1,30 @@
+"""tagger: labels product catalogs from pictures and titles.
+
+>>> import tagger
+>>> tagger.load("fashion").predict(dataframe)          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger.errors import TaggerError
+
+if TYPE_CHECKING:
+    from tagger.predict import Tagger
+
+__version__ = "0.1.0"
+__all__ = ["TaggerError", "__version__", "load"]
+
+
+def load(model: str | Path = "fashion", device: str | None = None) -> Tagger:
+    """A trained model by path or by name from the shelf, ready to predict.
+
+    Raises:
+        ModelError: no such model, or a damaged one.
+        UsageError: a device that is not there.
+    """
+    from tagger.predict import Tagger
+
+    return Tagger.load(model, device)

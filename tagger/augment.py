@@ -1,0 +1,76 @@
+"""Random variants of pictures and titles during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from tagger.config import Training
+from tagger.scrub import scrub
+
+
+def augment_pixels(pixels: Tensor, training: Training, generator: Generator) -> Tensor:
+    """Mirrored, shifted, scaled and brightened pictures; never their hue, which is a label.
+
+    uint8 (n, 3, height, width) -> float32 of the same shape in about 0..255.
+    """
+
+    def uniform(*shape: int) -> Tensor:  # -1 .. 1
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    n = len(pixels)
+    mirror = uniform(n).sign() if training.flip else torch.ones(n)
+    scale = 1 + uniform(n) * training.scale
+    stretch = 1 + uniform(n) * training.scale / 2
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0] = mirror * scale
+    affine[:, 1, 1] = scale * stretch
+    affine[:, :, 2] = uniform(n, 2) * training.shift * 2
+    grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
+    bright = (moved * (1 + uniform(n, 1, 1, 1) * training.brightness)).clamp(0, 255)
+    return _erase(bright, training.erase, generator) if training.erase else bright
+
+
+def _erase(pixels: Tensor, share: float, generator: Generator) -> Tensor:
+    """A grey box over a tenth to four tenths of each side of `share` of the pictures."""
+    n, _, height, width = pixels.shape
+    centre, size, lot = (torch.rand(n, 2, generator=generator) for _ in range(3))
+    size = size * 0.3 + 0.1
+    rows = torch.arange(height)[None] / height - centre[:, :1]
+    columns = torch.arange(width)[None] / width - centre[:, 1:]
+    inside = (rows.abs() < size[:, :1] / 2)[:, :, None] & (columns.abs() < size[:, 1:] / 2)[:, None]
+    chosen = inside & (lot[:, 0] < share)[:, None, None]
+    return pixels.masked_fill(chosen[:, None], 127.0)
+
+
+def augment_titles(
+    titles: Sequence[str | None],
+    giveaways: Sequence[frozenset[str]],
+    training: Training,
+    generator: Generator,
+) -> list[str | None]:
+    """Titles with words dropped at random; from a share of them also the words of their labels.
+
+    giveaways: per task the words of its labels. A scrubbed title loses those of a random half of
+    the tasks, so that the picture has to answer for them. One word always stays.
+    """
+    scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
+    chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
+    augmented: list[str | None] = []
+    for row, title in enumerate(titles):
+        if title is None:
+            augmented.append(None)
+            continue
+        if scrubbed[row]:
+            picked = [words for words, hit in zip(giveaways, chosen[row], strict=True) if hit]
+            title = scrub(title, frozenset().union(*picked)) or title
+        words = title.split()
+        keep = torch.rand(len(words), generator=generator) >= training.word_dropout
+        augmented.append(
+            " ".join(w for w, k in zip(words, keep.tolist(), strict=True) if k) or title
+        )
+    return augmented

@@ -1,0 +1,210 @@
+"""Load and save a model directory; find one on the shelf; check versions, tensors, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer as FastTokenizer
+from torch import Tensor
+
+from tagger import tokenizer as tokens
+from tagger.config import Config, TokenTower, read_config, write_config
+from tagger.errors import ModelError, OutputError, closest, listing
+from tagger.model import CMAClip
+from tagger.tasks import Task
+from tagger.tokenizer import ClipPieces, OwnPieces, Tokenizer, WordPieces
+from tagger.towers import open_clip_config
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+DEFAULT_MODEL = "fashion"
+"""The trained model that `predict` and `eval` take when none is named."""
+DEFAULT_DEFINITION = "cma-clip-small"
+"""The definition that `train` takes when none is named."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model directory: the network in eval mode with all it needs to read products."""
+
+    path: Path
+    config: Config
+    model: CMAClip
+    tokenizer: Tokenizer
+    sha256: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.model.modality_embedding.device
+
+    def task(self, name: str) -> Task:
+        """Raises:
+        ModelError: the model does not know task `name`.
+        """
+        known = {task.name: task for task in self.config.tasks}
+        if name not in known:
+            raise ModelError(
+                f"{self.path.name} does not know task {name!r}; it knows: {listing(list(known))}."
+                f"{closest(name, list(known))}",
+                "choose among these, or train a model on labels of that task",
+            )
+        return known[name]
+
+    @property
+    def fixed_length(self) -> int | None:
+        """Title length in tokens that the text tower insists on, if it does."""
+        return self.model.text_tower.fixed_length
+
+
+def shelf() -> Path:
+    """The folder of models that come with tagger."""
+    installed = Path(__file__).parent / "models"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "models"
+
+
+def resolve(name: str | Path) -> Path:
+    """A model directory by path, or by name from the shelf.
+
+    Raises:
+        ModelError: neither; the message names what is on the shelf.
+    """
+    path = Path(name)
+    if (path / CONFIG).is_file():
+        return path
+    on_shelf = shelf() / path
+    if len(path.parts) == 1 and (on_shelf / CONFIG).is_file():
+        return on_shelf
+    names = sorted(p.parent.name for p in shelf().glob(f"*/{CONFIG}"))
+    what = f"{path} has no {CONFIG}" if path.is_dir() else f"no such model directory: {path}"
+    raise ModelError(
+        f"{what}; on the shelf: {listing(names)}.{closest(str(name), names)}",
+        "--model takes a path, or one of the names on the shelf",
+    )
+
+
+def load(name: str | Path, device: torch.device | None = None) -> Bundle:
+    """The trained model at `name`, ready to predict. No network, no pickle.
+
+    Raises:
+        ModelError: not a model directory, only a definition, or files that do not fit together.
+    """
+    path = resolve(name)
+    config = read_config(path / CONFIG)
+    if not (path / WEIGHTS).is_file():
+        raise ModelError(
+            f"{path} is a definition without weights ({WEIGHTS})",
+            f"train it: tagger train CATALOG --tasks ... --model {path.name} --out DIR",
+        )
+    tokenizer = load_tokenizer(path, config)
+    with torch.device("cpu"):
+        model = CMAClip(config)
+    _fill(model, _read_weights(path / WEIGHTS), path / WEIGHTS)
+    model = model.to(device or torch.device("cpu")).eval()
+    return Bundle(path, config, model, tokenizer, _digest(path))
+
+
+def load_tokenizer(path: Path, config: Config) -> Tokenizer:
+    """The tokenizer of a trained model, or the one that a definition comes with.
+
+    Raises:
+        ModelError: the tower needs a tokenizer.json that is not there, or it does not fit.
+    """
+    fast = tokens.read_fast_tokenizer(path)
+    text = config.architecture.text
+    if text is not None:
+        if fast is None:
+            raise ModelError(f"{path} has no {tokens.FILE_NAME}", "train the model again")
+        return _word_pieces(path, fast, text)
+    name = config.architecture.open_clip or ""
+    text_config = open_clip_config(name)["text_cfg"]
+    context_length = int(text_config.get("context_length", 77))
+    if fast is not None:
+        return OwnPieces(fast, context_length)
+    if "hf_tokenizer_name" in text_config or "siglip" in name.lower():
+        source = text_config.get("hf_tokenizer_name") or name
+        raise ModelError(
+            f"{name} has a tokenizer of its own ({source}), and {path} has no {tokens.FILE_NAME}",
+            f"copy config.json and that tokenizer's {tokens.FILE_NAME} into a folder and give it "
+            "as --model",
+        )
+    return ClipPieces(context_length)
+
+
+def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card: str) -> None:
+    """Write a model directory; the file that makes it loadable comes last.
+
+    Matrices are stored as `config.weights` says, vectors always as float32.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    dtype = getattr(torch, config.weights)
+    state = {
+        name: (tensor.to(dtype) if tensor.ndim >= 2 else tensor).contiguous().cpu()
+        for name, tensor in model.state_dict().items()
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / CARD).write_text(card, encoding="utf-8")
+        tokenizer.save(path)
+        write_config(config, path / CONFIG)
+        temporary = path / f".{WEIGHTS}.partial"
+        save_file(state, temporary, {"format": "pt"})
+        os.replace(temporary, path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {error}", "check permissions and space") from error
+
+
+def copy_definition(source: Path, target: Path) -> None:
+    """Copy the files of a definition that a trained model keeps (its own tokenizer)."""
+    if (source / tokens.FILE_NAME).is_file():
+        shutil.copyfile(source / tokens.FILE_NAME, target / tokens.FILE_NAME)
+
+
+def _word_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> WordPieces:
+    pieces = WordPieces(fast, text.context_length)
+    if pieces.vocabulary_size > text.vocabulary_size:
+        raise ModelError(
+            f"{path / tokens.FILE_NAME} has {pieces.vocabulary_size} pieces, {CONFIG} says "
+            f"{text.vocabulary_size}",
+            "the two files are of different models; train again",
+        )
+    return pieces
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged: {error}", "copy or train the model again") from error
+
+
+def _fill(model: CMAClip, state: dict[str, Tensor], path: Path) -> None:
+    """Copy `state` into `model`; every tensor must be there, none more, each of its shape."""
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    wrong = [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
+    for what, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", wrong)):
+        if names:
+            raise ModelError(
+                f"{path} {what} tensors for this {CONFIG}: {listing(sorted(names), 3)}",
+                "the two files are of different models; copy or train the model again",
+            )
+    model.load_state_dict(state)
+
+
+def _digest(path: Path) -> str:
+    """sha256 over config, tokenizer and weights: two models that differ anywhere differ here."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, tokens.FILE_NAME, WEIGHTS):
+        if (path / name).is_file():
+            with open(path / name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

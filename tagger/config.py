@@ -1,0 +1,174 @@
+"""The frozen structures behind config.json; they own every default, and reading is strict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tagger.errors import ModelError
+from tagger.tasks import Task
+
+FORMAT_VERSION = 1
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Rate = Annotated[float, Meta(ge=0.0)]
+
+
+class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all structures: immutable, and an unknown field in the JSON is an error."""
+
+
+class ConvTower(Frozen, frozen=True):
+    """An image tower given by its dimensions: a residual network over 2x2 space-to-depth pixels.
+
+    Stage k has `depths[k]` residual blocks of `widths[k]` channels and halves the resolution
+    (the first one excepted). 3x3 convolutions learn far more from 30,000 pictures than patches.
+    """
+
+    widths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (32, 64, 128, 256)
+    depths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 1, 2, 1)
+
+
+class TokenTower(Frozen, frozen=True):
+    """A text tower given by its dimensions: a transformer over word pieces.
+
+    `vocabulary_size` bounds the WordPiece vocabulary that training learns from the titles;
+    `context_length` is the longest title in tokens, the rest is cut.
+    """
+
+    vocabulary_size: Positive = 4000
+    context_length: Positive = 32
+    width: Positive = 128
+    layers: Positive = 2
+    heads: Positive = 4
+    mlp_ratio: Positive = 2
+
+
+class Architecture(Frozen, frozen=True):
+    """Either `open_clip`, the name of an open_clip architecture, or `image` and `text`."""
+
+    open_clip: str | None = None
+    image: ConvTower | None = None
+    text: TokenTower | None = None
+
+    def __post_init__(self) -> None:
+        by_name = self.open_clip is not None
+        by_size = self.image is not None and self.text is not None
+        if by_name == by_size or (by_name and (self.image or self.text)):
+            raise ValueError("name an open_clip architecture, or give both image and text")
+
+
+class Fusion(Frozen, frozen=True):
+    """Sequence-wise and modality-wise attention and the heads (CMA-CLIP, section 3).
+
+    `shared_attention`: one attention vector w per task for both modalities, or one for each
+    (readers of the paper disagree). `dropout` acts on whole image tokens and in the heads.
+    """
+
+    width: Positive = 512
+    layers: Positive = 2
+    heads: Positive = 8
+    mlp_ratio: Positive = 4
+    head_width: Positive = 512
+    dropout: Share = 0.1
+    shared_attention: bool = True
+
+
+class Preprocess(Frozen, frozen=True):
+    """Pixels: size, how a picture is fitted into it, and the normalisation of 0..1 values.
+
+    `resize`: `squash` ignores the aspect ratio, `longest` keeps it and pads with the grey level
+    `fill` (0..255), `shortest` keeps it and crops the centre. Transparency is laid on `fill`.
+    """
+
+    height: Positive = 224
+    width: Positive = 224
+    resize: Literal["squash", "longest", "shortest"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fill: Annotated[int, Meta(ge=0, le=255)] = 255
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Training(Frozen, frozen=True):
+    """The recipe. Rates are peak learning rates; shares are probabilities per product.
+
+    One step sums three losses: picture and title together (weight 1), the picture alone and the
+    title alone. `optimizer` "muon" is for towers trained from scratch: it takes `muon_lr` for the
+    weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
+    (0 none, 1 fully balanced; the mean weight of a product stays 1).
+    """
+
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    accumulate: Positive = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: Rate = 1e-3
+    tower_lr: Rate = 1e-5
+    muon_lr: Rate = 0.02
+    weight_decay: Rate = 0.05
+    warmup: Share = 0.05
+    clip_norm: Rate = 5.0
+    image_only_weight: Rate = 0.5
+    title_only_weight: Rate = 0.5
+    label_smoothing: Share = 0.0
+    class_balance: Share = 0.1
+    word_dropout: Share = 0.1
+    scrub: Share = 0.3
+    flip: bool = True
+    shift: Share = 0.05
+    scale: Share = 0.1
+    brightness: Share = 0.1
+    erase: Share = 0.0
+    min_support: Positive = 8
+    validation_share: Share = 0.1
+    seed: int = 0
+
+
+class Config(Frozen, frozen=True):
+    """config.json of a model directory; without tasks it is a definition to train from.
+
+    `weights` is the precision in which matrices are stored; computation is float32 or better.
+    """
+
+    architecture: Architecture
+    fusion: Fusion = Fusion()
+    preprocess: Preprocess = Preprocess()
+    training: Training = Training()
+    tasks: tuple[Task, ...] = ()
+    weights: Literal["float32", "float16"] = "float32"
+    format_version: int = FORMAT_VERSION
+
+
+def read_config(path: Path) -> Config:
+    """config.json at `path`, checked field by field.
+
+    Raises:
+        ModelError: no such file, not JSON, an unknown field, a wrong type or value, or a
+            format version that this tagger does not know; the message says where in the file.
+    """
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except OSError as error:
+        raise ModelError(
+            f"{path.parent} is not a model directory: {path.name}: {error.strerror}",
+            "a model directory holds config.json; see the README, 'The model directory'",
+        ) from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path}: {error}", "repair the field, or train the model again") from None
+    if config.format_version != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: format_version {config.format_version}, this tagger reads {FORMAT_VERSION}",
+            "upgrade tagger: pip install --upgrade tagger",
+        )
+    return config
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write `config` as indented JSON with every default spelled out."""
+    text = msgspec.json.format(msgspec.json.encode(config), indent=2)
+    path.write_bytes(text + b"\n")

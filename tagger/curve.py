@@ -1,0 +1,41 @@
+"""The learning curve of a training run as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tagger.checkpoint import Epoch
+
+_NAMES = {"both": "picture and title", "image": "picture alone", "title": "title alone"}
+
+
+def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -> None:
+    """Training loss, and mean validation accuracy per view, over epochs; PNG at `path`."""
+    from matplotlib.figure import Figure
+
+    epochs = range(1, len(history) + 1)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
+    loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    for view, name in _NAMES.items():
+        means = [
+            sum(epoch.accuracy[view].values()) / len(epoch.accuracy[view]) for epoch in history
+        ]
+        line = accuracy.plot(epochs, means, marker=".", label=name)[0]
+        accuracy.annotate(
+            f"{means[best_epoch]:.3f}",
+            (best_epoch + 1, means[best_epoch]),
+            textcoords="offset points",
+            xytext=(0, 5),
+            ha="center",
+            color=line.get_color(),
+        )
+    accuracy.axvline(best_epoch + 1, color="#999999", linestyle=":", label="best epoch")
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy, mean over tasks")
+    accuracy.legend(loc="lower right", frameon=False)
+    for axes in (loss, accuracy):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,45 @@
+"""Which device to compute on, and whether it multiplies bf16 in hardware."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from tagger.errors import UsageError
+
+
+def choose_device(name: str | None) -> torch.device:
+    """`name`, or the first GPU, or the CPU.
+
+    Raises:
+        UsageError: `name` is not a device of this machine.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise UsageError(
+            f"--device {name!r} is not available here", f"this machine has: {there}"
+        ) from error
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True where bf16 products run in hardware: then they are used in training."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def training_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bf16 where the hardware has it, otherwise fp32."""
+    if has_bf16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

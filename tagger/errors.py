@@ -1,0 +1,68 @@
+"""The exception tree; each class is one exit code of the command line.
+
+    TaggerError
+    |-- UsageError        2   an option or a combination of options
+    |-- CatalogError      3   the catalog: no such file, wrong column, no rows, unreadable
+    |-- ModelError        4   a model directory: missing, damaged, not trained, unknown task
+    |-- TrainingError     5   nothing to learn from, or a checkpoint that does not fit
+    |-- OutputError       6   the output cannot be written
+    `-- MissingWeights    7   tower weights cannot be had (offline, unknown tag)
+
+Anything else that escapes is a bug and keeps its traceback (exit code 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class TaggerError(Exception):
+    """An error the user can repair.
+
+    `message` says what, where and the offending value; `hint` is the next thing to type or do.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(TaggerError):
+    exit_code = 2
+
+
+class CatalogError(TaggerError):
+    exit_code = 3
+
+
+class ModelError(TaggerError):
+    exit_code = 4
+
+
+class TrainingError(TaggerError):
+    exit_code = 5
+
+
+class OutputError(TaggerError):
+    exit_code = 6
+
+
+class MissingWeights(TaggerError):
+    exit_code = 7
+
+
+def listing(names: Sequence[str], limit: int = 12) -> str:
+    """`names` as one readable line, cut after `limit` of them."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown or "none"
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """ " Did you mean 'x'?" for the nearest of `names`, or the empty string."""
+    matches = get_close_matches(name, names, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

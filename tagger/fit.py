@@ -1,0 +1,228 @@
+"""The training loop: epochs, losses, checkpoints, the best epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from tagger import checkpoint
+from tagger.augment import augment_pixels, augment_titles
+from tagger.checkpoint import Epoch
+from tagger.config import Training
+from tagger.device import training_precision
+from tagger.errors import TrainingError
+from tagger.model import CMAClip, Output
+from tagger.optimizer import build_optimizers, schedule, set_rates
+from tagger.pixel_cache import PixelCache
+from tagger.preprocess import collate_images, collate_titles
+from tagger.products import Products
+from tagger.scrub import giveaways
+from tagger.tasks import UNLABELED
+from tagger.tokenizer import Tokenizer
+from tagger.views import score_views
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with (step, total steps, running loss)."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """All that an epoch needs: the network, its recipe and the products to learn from."""
+
+    model: CMAClip
+    tokenizer: Tokenizer
+    training: Training
+    products: Products
+    pixels: PixelCache
+    device: torch.device
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self.products) // self.training.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_batches // self.training.accumulate)
+
+
+def fit(
+    learner: Learner,
+    validation: Products,
+    validation_pixels: PixelCache,
+    run: Path,
+    fingerprint: dict[str, str],
+    progress: Progress,
+    report: Callable[[int, Epoch], None],
+) -> tuple[list[Epoch], int]:
+    """Train for `training.epochs` and leave `learner.model` with the weights of the best epoch.
+
+    The best epoch has the highest mean validation accuracy over tasks and views. After every
+    epoch a checkpoint goes into `run`; where one is there already, training goes on from it, and
+    the result equals that of an uninterrupted run on the same machine.
+
+    Returns:
+        The learning curve and the index of the best epoch.
+    """
+    model, training = learner.model, learner.training
+    optimizers = build_optimizers(model, training)
+    history: list[Epoch] = []
+    best, best_epoch = _copy(model), -1
+    if resumed := checkpoint.load(run, fingerprint):
+        state, tensors = resumed
+        model.load_state_dict(checkpoint.part(tensors, "weights"))
+        checkpoint.restore(state, tensors, optimizers)
+        best, best_epoch = checkpoint.part(tensors, "best"), state.best_epoch
+        history = list(state.history)
+    for epoch in range(len(history), training.epochs):
+        started = time.monotonic()
+        loss = train_epoch(learner, optimizers, epoch, progress)
+        accuracy = score_views(
+            model, learner.tokenizer, validation, validation_pixels, learner.device
+        )
+        seconds = time.monotonic() - started
+        history.append(Epoch(loss=loss, score=_mean(accuracy), accuracy=accuracy, seconds=seconds))
+        report(epoch, history[-1])
+        if best_epoch < 0 or history[-1].score > history[best_epoch].score:
+            best, best_epoch = _copy(model), epoch
+        groups = [o.state_dict()["param_groups"] for o in optimizers]
+        state = checkpoint.State(
+            fingerprint=fingerprint, history=tuple(history), best_epoch=best_epoch, groups=groups
+        )
+        checkpoint.save(run, state, model.state_dict(), best, optimizers)
+    model.load_state_dict(best)
+    return history, best_epoch
+
+
+def train_epoch(
+    learner: Learner, optimizers: list[Optimizer], epoch: int, progress: Progress
+) -> float:
+    """One pass over the products in a random order; returns the mean loss per batch.
+
+    All randomness follows from the seed and the epoch, so that a resumed run repeats it.
+    """
+    training, model = learner.training, learner.model
+    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
+    torch.manual_seed(training.seed * 1_000_003 + epoch)
+    total_steps = learner.steps_per_epoch * training.epochs
+    total_batches = learner.num_batches * training.epochs
+    weights = label_weights(learner)
+    words = [giveaways(task.labels) for task in model.config.tasks]
+    losses: list[float] = []
+    model.train()
+    for number, rows in enumerate(_shuffled(learner, generator)):
+        with training_precision(learner.device):
+            outputs = _forward(learner, rows, words, generator)
+            loss = multitask_loss(outputs, _targets(learner, rows), weights, training)
+        (loss / training.accumulate).backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+        if (number + 1) % training.accumulate == 0 or number + 1 == learner.num_batches:
+            step = epoch * learner.steps_per_epoch + number // training.accumulate
+            set_rates(optimizers, schedule(step, total_steps, training.warmup))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        recent = losses[-50:]
+        progress(epoch * learner.num_batches + number + 1, total_batches, sum(recent) / len(recent))
+    mean = sum(losses) / len(losses)
+    if not np.isfinite(mean):
+        raise TrainingError(f"the loss is {mean} in epoch {epoch + 1}", "try a lower --lr")
+    return mean
+
+
+def multitask_loss(
+    outputs: list[tuple[float, Output]],
+    targets: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    training: Training,
+) -> Tensor:
+    """Cross-entropy summed over tasks and weighted outputs; unlabelled products count nothing.
+
+    Each task's loss is the mean over its labelled products of the batch.
+    """
+    total = torch.zeros((), device=next(iter(targets.values())).device)
+    for share, output in outputs:
+        # A product that lacks the modality of this output cannot be blamed for its answer.
+        answerable = output.modality_weights.sum((1, 2)) > 0
+        for name, logits in output.logits.items():
+            target = targets[name].masked_fill(~answerable, UNLABELED)
+            if bool((target >= 0).any()):
+                total = total + share * F.cross_entropy(
+                    logits,
+                    target,
+                    weights[name],
+                    ignore_index=UNLABELED,
+                    label_smoothing=training.label_smoothing,
+                )
+    return total
+
+
+def label_weights(learner: Learner) -> dict[str, Tensor]:
+    """Per task (num_labels,): support ** -class_balance, scaled to mean 1 over the products."""
+    weights: dict[str, Tensor] = {}
+    for task in learner.model.config.tasks:
+        ids = np.array(task.label_ids(learner.products.labels[task.name]))
+        support = np.bincount(ids[ids >= 0], minlength=len(task.labels)).clip(min=1)
+        raw = support.astype(np.float64) ** -learner.training.class_balance
+        scaled = raw * support.sum() / (raw * support).sum()
+        weights[task.name] = torch.tensor(scaled, dtype=torch.float32, device=learner.device)
+    return weights
+
+
+def _forward(
+    learner: Learner, rows: list[int], words: list[frozenset[str]], generator: torch.Generator
+) -> list[tuple[float, Output]]:
+    """Outputs with both modalities, with the picture alone and with the title alone."""
+    model, training, device = learner.model, learner.training, learner.device
+    batch = learner.products.take(rows)
+    pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
+    titles = augment_titles(batch.titles, words, training, generator)
+    ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
+    image = model.encode_image(
+        augment_pixels(pixels, training, generator).to(device), present.to(device)
+    )
+    text = model.encode_text(ids.to(device), mask.to(device))
+    outputs = [(1.0, model.fuse(image, text))]
+    if training.image_only_weight:
+        outputs.append((training.image_only_weight, model.fuse(image, None)))
+    if training.title_only_weight:
+        outputs.append((training.title_only_weight, model.fuse(None, text)))
+    return outputs
+
+
+def _targets(learner: Learner, rows: list[int]) -> dict[str, Tensor]:
+    """Per task the label ids (batch,); a label that was left out counts as none."""
+    batch = learner.products.take(rows)
+    return {
+        task.name: torch.tensor(
+            [max(i, UNLABELED) for i in task.label_ids(batch.labels[task.name])],
+            device=learner.device,
+        )
+        for task in learner.model.config.tasks
+    }
+
+
+def _shuffled(learner: Learner, generator: torch.Generator) -> Iterator[list[int]]:
+    order = torch.randperm(len(learner.products), generator=generator).tolist()
+    size = learner.training.batch_size
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _mean(accuracy: dict[str, dict[str, float]]) -> float:
+    """Mean over views and tasks; a task without validation labels is left out."""
+    values = [value for view in accuracy.values() for value in view.values()]
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _copy(model: CMAClip) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

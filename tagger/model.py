@@ -1,0 +1,186 @@
+"""CMA-CLIP (arXiv 2112.03562): towers, sequence-wise attention, modality-wise attention, heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tagger.config import Config, Fusion
+from tagger.errors import ModelError
+from tagger.towers import (
+    ConvImageTower,
+    OpenClipImageTower,
+    OpenClipTextTower,
+    TokenTextTower,
+    TransformerBlock,
+    open_clip_towers,
+)
+
+IMAGE, TEXT = 0, 1
+"""Order of the modalities in every tensor of modality weights."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One modality, projected: tokens (batch, 1 + n, width), the global token first.
+
+    mask (batch, 1 + n) is True for real tokens; a row that is False throughout is absent.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits: per task (batch, num_labels); modality_weights (batch, num_tasks, 2), rows sum to 1.
+
+    The weights are those of (image, text); an absent modality weighs exactly 0. A product without
+    any modality weighs (0, 0) and its logits say nothing.
+    """
+
+    logits: dict[str, Tensor]
+    modality_weights: Tensor
+
+
+class CMAClip(nn.Module):
+    """The network of figure 1 of the paper; `config.tasks` fixes the heads."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        fusion = config.fusion
+        self.image_tower, self.text_tower = build_towers(config)
+        self.image_projection = Projection(self.image_tower, fusion.width)
+        self.text_projection = Projection(self.text_tower, fusion.width)
+        self.modality_embedding = nn.Parameter(torch.randn(2, fusion.width) * 0.02)
+        # Whole image tokens are dropped, so that no task hangs on a single patch.
+        self.patch_dropout = nn.Dropout1d(fusion.dropout)
+        self.sequence_attention = nn.ModuleList(
+            TransformerBlock(fusion.width, fusion.heads, fusion.mlp_ratio)
+            for _ in range(fusion.layers)
+        )
+        self.norm = nn.LayerNorm(fusion.width)
+        self.modality_attention = ModalityAttention(len(config.tasks), fusion)
+        self.heads = nn.ModuleList(Head(fusion, len(task.labels)) for task in config.tasks)
+        self.register_buffer("pixel_mean", _channels(config.preprocess.mean), persistent=False)
+        self.register_buffer("pixel_std", _channels(config.preprocess.std), persistent=False)
+
+    def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
+        """pixels uint8 or float in 0..255 (batch, 3, height, width), present bool (batch,)."""
+        normalised = (pixels.float() / 255.0 - self.pixel_mean) / self.pixel_std
+        pooled, patches = self.image_tower(normalised)
+        tokens = self.patch_dropout(self.image_projection(pooled, patches))
+        mask = present[:, None].expand(-1, tokens.shape[1])
+        return Sequence(tokens + self.modality_embedding[IMAGE], mask)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Sequence:
+        """ids (batch, n) and mask (batch, n); a title that is absent has no True in its mask."""
+        pooled, pieces = self.text_tower(ids, mask)
+        tokens = self.text_projection(pooled, pieces)
+        whole = torch.cat([mask.any(1, keepdim=True), mask[:, : pieces.shape[1]]], 1)
+        return Sequence(tokens + self.modality_embedding[TEXT], whole)
+
+    def fuse(self, image: Sequence | None, text: Sequence | None) -> Output:
+        """Both attentions and the heads; None for a modality that the whole batch lacks.
+
+        [T_CLS, T_1..n, I_CLS, I_1..m] in the paper's order; only T'_CLS and I'_CLS go on.
+        """
+        given = [sequence for sequence in (text, image) if sequence is not None]
+        x = torch.cat([sequence.tokens for sequence in given], 1)
+        mask = torch.cat([sequence.mask for sequence in given], 1)
+        for block in self.sequence_attention:
+            x = block(x, mask)
+        x = self.norm(x).float()
+        offset = 0 if text is None else text.tokens.shape[1]
+        absent = x.new_zeros(x.shape[0], x.shape[2])
+        nothing = mask.new_zeros(mask.shape[0])
+        globals_ = torch.stack(
+            [absent if image is None else x[:, offset], absent if text is None else x[:, 0]], 1
+        )
+        present = torch.stack(
+            [
+                nothing if image is None else image.mask[:, 0],
+                nothing if text is None else text.mask[:, 0],
+            ],
+            1,
+        )
+        fused, weights = self.modality_attention(globals_, present)
+        logits = {
+            task.name: head(fused[:, k]).float()
+            for k, (task, head) in enumerate(zip(self.config.tasks, self.heads, strict=True))
+        }
+        return Output(logits, weights)
+
+    def forward(
+        self, pixels: Tensor, image_present: Tensor, ids: Tensor, text_mask: Tensor
+    ) -> Output:
+        """`encode_image`, `encode_text` and `fuse` in one call."""
+        return self.fuse(self.encode_image(pixels, image_present), self.encode_text(ids, text_mask))
+
+
+class Projection(nn.Module):
+    """A tower's global token and tokens, of their own widths, to one sequence of one width."""
+
+    def __init__(
+        self,
+        tower: ConvImageTower | OpenClipImageTower | TokenTextTower | OpenClipTextTower,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.global_token = nn.Linear(tower.width, width)
+        self.tokens = nn.Linear(tower.token_width, width)
+
+    def forward(self, pooled: Tensor, tokens: Tensor) -> Tensor:
+        return torch.cat([self.global_token(pooled)[:, None], self.tokens(tokens)], 1)
+
+
+class ModalityAttention(nn.Module):
+    """Keyless attention per task (section 3.3): e_m = w . h_m, a = softmax(e), z = sum a_m h_m."""
+
+    def __init__(self, num_tasks: int, fusion: Fusion) -> None:
+        super().__init__()
+        modalities = 1 if fusion.shared_attention else 2
+        self.w = nn.Parameter(torch.randn(num_tasks, modalities, fusion.width) * 0.02)
+
+    def forward(self, globals_: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """globals_ (batch, 2, width), present (batch, 2) -> z (batch, tasks, width), a."""
+        scores = (self.w[None] * globals_[:, None]).sum(-1)  # (batch, tasks, 2)
+        allowed = present[:, None].expand_as(scores)
+        weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+        # softmax over nothing is NaN: a product without any modality weighs (0, 0).
+        weights = weights.masked_fill(~allowed, 0.0)
+        return torch.einsum("btm,bmw->btw", weights, globals_), weights
+
+
+class Head(nn.Sequential):
+    """One hidden layer to the labels of one task."""
+
+    def __init__(self, fusion: Fusion, num_labels: int) -> None:
+        super().__init__(
+            nn.Linear(fusion.width, fusion.head_width),
+            nn.GELU(),
+            nn.Dropout(fusion.dropout),
+            nn.Linear(fusion.head_width, num_labels),
+        )
+
+
+def build_towers(
+    config: Config,
+) -> tuple[ConvImageTower | OpenClipImageTower, TokenTextTower | OpenClipTextTower]:
+    """The towers that `config.architecture` names or describes, with random weights."""
+    architecture = config.architecture
+    if architecture.open_clip is not None:
+        return open_clip_towers(architecture.open_clip)
+    if architecture.image is None or architecture.text is None:
+        raise ModelError("architecture: give open_clip, or image and text", "repair config.json")
+    return ConvImageTower(architecture.image), TokenTextTower(architecture.text)
+
+
+def _channels(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)

@@ -1,0 +1,112 @@
+"""AdamW with separate rates for towers and new layers, Muon for matrices, one cosine schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from tagger.config import Training
+from tagger.model import CMAClip
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(Optimizer):
+    """Momentum whose update is orthogonalised (Jordan et al. 2024, "Muon").
+
+    Trained from scratch on small data it needs a fraction of AdamW's steps. A convolution
+    (out, in, k, k) counts as the matrix (out, in * k * k).
+    """
+
+    def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Nesterov momentum 0.95, orthogonalised, scaled for the shape, with decoupled decay."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].lerp_(weight.grad, 0.05)
+                direction = weight.grad.lerp(momentum, 0.95).reshape(len(weight), -1)
+                update = orthogonalise(direction).view(weight.shape)
+                rows, columns = direction.shape
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly: singular values end within about 0.7 .. 1.2."""
+    a, b, c = _NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    result: Tensor = x.T if tall else x
+    return result.to(matrix.dtype)
+
+
+def build_optimizers(model: CMAClip, training: Training) -> list[Optimizer]:
+    """One AdamW, and one Muon if the recipe says so; each group remembers its peak rate."""
+    groups: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if training.optimizer == "muon" and _is_hidden_matrix(name, parameter):
+            groups.setdefault(("muon", True), []).append(parameter)
+            continue
+        part = "tower" if "_tower." in name else "new"
+        decays = parameter.ndim >= 2 and "embedding" not in name and "position" not in name
+        groups.setdefault((part, decays), []).append(parameter)
+    rates = {"tower": training.tower_lr, "new": training.lr}
+    adamw_groups: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "lr": rates[part],
+            "weight_decay": training.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in groups.items()
+        if part != "muon"
+    ]
+    optimizers: list[Optimizer] = [AdamW(adamw_groups, betas=(0.9, 0.98))]
+    if matrices := groups.get(("muon", True)):
+        optimizers.append(Muon(matrices, training.muon_lr, training.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Muon is for matrices between hidden layers: not embeddings, first or last layers."""
+    outer = ("embedding", "position", "modality_attention", "heads.", "image_tower.layers.1.")
+    return parameter.ndim >= 2 and not any(part in name for part in outer)
+
+
+def schedule(step: int, total_steps: int, warmup: float) -> float:
+    """Share of the peak rate at `step`: linear warm-up, then a cosine down to 1%."""
+    progress = step / max(1, total_steps)
+    if progress < warmup:
+        return (step + 1) / max(1.0, warmup * total_steps)
+    rest = (progress - warmup) / max(1e-9, 1 - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def set_rates(optimizers: list[Optimizer], share: float) -> None:
+    """Set every group to `share` of its peak rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share

@@ -1,0 +1,90 @@
+"""Products to tensors: pictures and titles of a batch decoded, tokenised, collated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagger.config import Preprocess
+from tagger.images import Pixels
+from tagger.tokenizer import Tokenizer
+
+TitleStatus = Literal["ok", "missing"]
+"""Whether a product has a title; `title_status` of the output."""
+TITLE_STATUSES: tuple[TitleStatus, ...] = get_args(TitleStatus)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model sees of n products.
+
+    pixels uint8 (n, 3, height, width), zero where absent; image_present bool (n,);
+    ids int64 (n, length) and text_mask bool (n, length), False throughout where absent.
+    """
+
+    pixels: Tensor
+    image_present: Tensor
+    ids: Tensor
+    text_mask: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            *(
+                tensor.to(device, non_blocking=True)
+                for tensor in (self.pixels, self.image_present, self.ids, self.text_mask)
+            )
+        )
+
+
+def title_status(title: str | None) -> TitleStatus:
+    """`ok` for a title with at least one visible character."""
+    return "ok" if title is not None and title.strip() else "missing"
+
+
+def collate_images(
+    images: Sequence[Pixels | None], preprocess: Preprocess
+) -> tuple[Tensor, Tensor]:
+    """pixels uint8 (n, 3, height, width) and present bool (n,)."""
+    pixels = np.zeros((len(images), preprocess.height, preprocess.width, 3), dtype=np.uint8)
+    for row, image in enumerate(images):
+        if image is not None:
+            pixels[row] = image
+    present = torch.tensor([image is not None for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), present
+
+
+def collate_titles(
+    titles: Sequence[str | None], tokenizer: Tokenizer, fixed_length: int | None
+) -> tuple[Tensor, Tensor]:
+    """ids int64 (n, length) and mask bool (n, length); length is the longest title of the batch.
+
+    A text tower that must see its whole context asks for `fixed_length`.
+    """
+    rows = [title if title_status(title) == "ok" else None for title in titles]
+    pieces = iter(tokenizer.encode([title for title in rows if title is not None]))
+    tokens = [next(pieces) if title is not None else [] for title in rows]
+    length = fixed_length or max(1, max((len(ids) for ids in tokens), default=1))
+    ids = torch.full((len(tokens), length), tokenizer.pad_id)
+    mask = torch.zeros((len(tokens), length), dtype=torch.bool)
+    for row, row_ids in enumerate(tokens):
+        ids[row, : len(row_ids)] = torch.tensor(row_ids, dtype=torch.long)
+        mask[row, : len(row_ids)] = True
+    return ids, mask
+
+
+def collate(
+    images: Sequence[Pixels | None],
+    titles: Sequence[str | None],
+    preprocess: Preprocess,
+    tokenizer: Tokenizer,
+    fixed_length: int | None,
+) -> Batch:
+    """One batch from decoded pictures and titles; None is an absent modality."""
+    pixels, present = collate_images(images, preprocess)
+    return Batch(pixels, present, *collate_titles(titles, tokenizer, fixed_length))

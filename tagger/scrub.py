@@ -1,0 +1,43 @@
+"""Words of a title that give a label away, and titles without them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_TOO_COMMON = frozenset({"and", "of", "the", "in", "off", "up", "set", "with"})
+# Endings under which catalogs write the same label: Printed / Print, Stripes / Striped.
+_ENDINGS = ("", "s", "es", "d", "ed", "ing")
+
+
+def words_of(text: str) -> list[str]:
+    """The lower-cased words of `text` in order: runs of letters and digits."""
+    return _WORD.findall(text.lower())
+
+
+def giveaways(labels: Iterable[str]) -> frozenset[str]:
+    """All spellings of the words that make up `labels`: the label's word, its stem, its endings.
+
+    >>> sorted(giveaways(["Striped"]))[:3]
+    ['strip', 'stripe', 'striped']
+    """
+    found: set[str] = set()
+    for label in labels:
+        for word in words_of(label):
+            if word in _TOO_COMMON or not word.isalpha():
+                continue
+            stems = {word} | {word[: -len(end)] for end in _ENDINGS[1:] if word.endswith(end)}
+            long_stems = {stem for stem in stems if len(stem) >= 3}
+            found |= {stem + end for stem in long_stems for end in _ENDINGS}
+    return frozenset(found)
+
+
+def scrub(title: str, words: frozenset[str]) -> str:
+    """`title` without `words`; everything else stays as it was written.
+
+    >>> scrub("Acme Men Blue Striped Shirt", giveaways(["Blue", "Striped"]))
+    'Acme Men Shirt'
+    """
+    kept = _WORD.sub(lambda match: "" if match[0].lower() in words else match[0], title)
+    return " ".join(kept.split())

@@ -1,0 +1,119 @@
+"""Titles to token ids: a WordPiece vocabulary learned from the titles, or the tower's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+from tagger.errors import ModelError
+
+FILE_NAME = "tokenizer.json"
+_SPECIAL = ["[PAD]", "[UNK]", "[END]"]
+PAD, UNKNOWN, END = range(3)
+
+
+class Tokenizer(Protocol):
+    """What the pipeline asks of a tokenizer."""
+
+    pad_id: int
+
+    def encode(self, titles: Sequence[str]) -> list[list[int]]:
+        """Token ids per title, special tokens in place, cut to the context length, unpadded."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write what `load` needs into a model directory."""
+        ...
+
+
+class WordPieces:
+    """A `tokenizers` file; ids end with the end token, where the text tower reads its global."""
+
+    def __init__(self, fast: FastTokenizer, context_length: int) -> None:
+        self._fast = fast
+        self._context_length = context_length
+        self.pad_id = PAD
+
+    def encode(self, titles: Sequence[str]) -> list[list[int]]:
+        pieces = (encoding.ids for encoding in self._fast.encode_batch(list(titles)))
+        return [[*ids[: self._context_length - 1], END] for ids in pieces]
+
+    def save(self, directory: Path) -> None:
+        self._fast.save(str(directory / FILE_NAME))
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self._fast.get_vocab_size())
+
+
+class ClipPieces:
+    """CLIP's byte-pair encoding, which open_clip carries: ids start with SOT and end with EOT."""
+
+    pad_id = 0
+
+    def __init__(self, context_length: int) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self._bpe = SimpleTokenizer(context_length=context_length)
+        self._context_length = context_length
+
+    def encode(self, titles: Sequence[str]) -> list[list[int]]:
+        sot, eot = self._bpe.sot_token_id, self._bpe.eot_token_id
+        room = self._context_length - 2
+        return [[sot, *self._bpe.encode(title)[:room], eot] for title in titles]
+
+    def save(self, directory: Path) -> None:
+        """Nothing to write: the encoding is part of open_clip."""
+
+
+class OwnPieces:
+    """The tokenizer.json of another tower (SigLIP ...), placed in the definition by the user."""
+
+    def __init__(self, fast: FastTokenizer, context_length: int) -> None:
+        self._fast = fast
+        self._fast.no_padding()
+        self._fast.enable_truncation(context_length)
+        padding = [fast.token_to_id(name) for name in ("<pad>", "[PAD]")]
+        self.pad_id = next((i for i in padding if i is not None), 0)
+
+    def encode(self, titles: Sequence[str]) -> list[list[int]]:
+        return [list(encoding.ids) for encoding in self._fast.encode_batch(list(titles))]
+
+    def save(self, directory: Path) -> None:
+        self._fast.save(str(directory / FILE_NAME))
+
+
+def learn_word_pieces(
+    titles: Iterable[str], vocabulary_size: int, context_length: int
+) -> WordPieces:
+    """A lower-cased, accent-free WordPiece vocabulary of at most `vocabulary_size` pieces."""
+    fast = FastTokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=40))
+    fast.normalizer = normalizers.BertNormalizer(lowercase=True)
+    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size, min_frequency=2, special_tokens=_SPECIAL, show_progress=False
+    )
+    fast.train_from_iterator(titles, trainer)
+    return WordPieces(fast, context_length)
+
+
+def read_fast_tokenizer(directory: Path) -> FastTokenizer | None:
+    """tokenizer.json of a model directory, None where there is none.
+
+    Raises:
+        ModelError: the file is not one that `tokenizers` can read.
+    """
+    path = directory / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        return FastTokenizer.from_file(str(path))
+    # tokenizers raises a bare Exception for any malformed file.
+    except Exception as error:
+        raise ModelError(
+            f"{path}: not a tokenizer file: {error}", "train the model again"
+        ) from None

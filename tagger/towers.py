@@ -1,0 +1,297 @@
+"""Image and text towers: open_clip's by name, or small ones by their dimensions.
+
+Every tower returns its global token (batch, width) and its tokens (batch, n, width).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tagger.config import ConvTower, TokenTower
+from tagger.errors import MissingWeights, ModelError, closest
+
+
+class ConvImageTower(nn.Module):
+    """pixels (batch, 3, height, width) -> global (batch, w), tokens (batch, m, w).
+
+    Space-to-depth by 2, a 3x3 stem, then residual stages (He et al. 2015) at strides 2, 4, 8 ...
+    The tokens are the last feature map, the global token is its mean.
+    """
+
+    def __init__(self, config: ConvTower) -> None:
+        super().__init__()
+        width = config.widths[0]
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), ConvNorm(12, width), nn.ReLU(inplace=True)]
+        for stage, (stage_width, depth) in enumerate(
+            zip(config.widths, config.depths, strict=True)
+        ):
+            for block in range(depth):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(ResidualBlock(width, stage_width, stride))
+                width = stage_width
+        self.layers = nn.Sequential(*layers)
+        self.width = width
+        self.token_width = width
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.layers(pixels.contiguous(memory_format=torch.channels_last))
+        tokens = features.flatten(2).transpose(1, 2)
+        return tokens.mean(1), tokens
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution and batch normalisation."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int = 3, stride: int = 1) -> None:
+        norm = nn.BatchNorm2d(width_out)
+        padding = kernel // 2
+        super().__init__(nn.Conv2d(width_in, width_out, kernel, stride, padding, bias=False), norm)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the shortcut is averaged, not subsampled, where the size halves."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(width_in, width_out, stride=stride)
+        self.second = ConvNorm(width_out, width_out)
+        # The block starts as the identity, so that depth does not slow the first epochs.
+        nn.init.zeros_(self.second.get_parameter("1.weight"))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride == 2:
+            pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+            self.shortcut = nn.Sequential(pool, ConvNorm(width_in, width_out, kernel=1))
+        elif width_in != width_out:
+            self.shortcut = ConvNorm(width_in, width_out, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.second(F.relu(self.first(x), inplace=True))
+        return F.relu(residual + self.shortcut(x), inplace=True)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a key mask.
+
+    Written out, because at a few dozen tokens the backward pass of the fused kernel takes more
+    than twice the time on a CPU.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        split = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2)
+        scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
+        return self.out(mixed)  # type: ignore[no-any-return]
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block; mask (batch, length) is True where a token may be attended."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(mlp_ratio * width, width),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), mask)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+class TokenTextTower(nn.Module):
+    """ids (batch, n) with mask (batch, n) -> global (batch, w) at the last token, tokens."""
+
+    # A title may be padded to the longest of its batch, not to the context length.
+    fixed_length: int | None = None
+
+    def __init__(self, config: TokenTower) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+        self.position = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.width, config.heads, config.mlp_ratio)
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.width = config.width
+        self.token_width = config.width
+        nn.init.normal_(self.embedding.weight, std=0.05)
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embedding(ids) + self.position[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask)
+        tokens = self.norm(x)
+        last = (mask.sum(1) - 1).clamp(min=0)
+        return tokens[torch.arange(len(tokens), device=ids.device), last], tokens
+
+
+class OpenClipImageTower(nn.Module):
+    """`visual` of an open_clip model: global = encode_image, tokens = its patch tokens."""
+
+    def __init__(self, visual: Any, width: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.visual = visual
+        if hasattr(visual, "output_tokens"):
+            visual.output_tokens = True
+        self.width = width
+        with torch.no_grad():
+            was_training = visual.training
+            visual.eval()
+            self.token_width = int(self(torch.zeros(1, 3, *size))[1].shape[-1])
+            visual.train(was_training)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        visual = self.visual
+        if hasattr(visual, "output_tokens"):  # vision transformers, CoCa's among them
+            pooled, tokens = visual(pixels)
+            return pooled, tokens
+        if hasattr(visual, "trunk"):  # timm: SigLIP, ConvNeXt, ...
+            features = visual.trunk.forward_features(pixels)
+            pooled = visual.head(visual.trunk.forward_head(features))
+            if features.ndim == 4:
+                return pooled, features.flatten(2).transpose(1, 2)
+            return pooled, features[:, visual.trunk.num_prefix_tokens :]
+        features = visual.stem(pixels)  # CLIP's modified ResNet
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            features = layer(features)
+        return visual.attnpool(features), features.flatten(2).transpose(1, 2)
+
+
+class OpenClipTextTower(nn.Module):
+    """`text` of an open_clip model: global = encode_text, tokens = its token embeddings.
+
+    A causal tower sees nothing behind the end of the text, so its input may be cut to the longest
+    title of a batch; a bidirectional or CoCa tower must see its full context (`fixed_length`).
+    """
+
+    def __init__(self, text: Any, width: int) -> None:
+        super().__init__()
+        self.text = text
+        text.output_tokens = True
+        self.width = width
+        self.token_width = int(text.token_embedding.weight.shape[1])
+        self.cuttable = (
+            text.attn_mask is not None
+            and text.cls_emb is None
+            and not text.use_pad_mask
+            and text.pool_type in ("argmax", "eos")
+        )
+        self.fixed_length: int | None = None if self.cuttable else int(text.context_length)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.cuttable:
+            pooled, tokens = self.text(ids)
+            return pooled, tokens
+        from open_clip.transformer import text_global_pool
+
+        text, length = self.text, ids.shape[1]
+        x = text.token_embedding(ids) + text.positional_embedding[:length]
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        pooled = text_global_pool(x, ids, text.pool_type, getattr(text, "eos_id", None))
+        projection = text.text_projection
+        if projection is not None:
+            linear = isinstance(projection, nn.Linear)
+            pooled = projection(pooled) if linear else pooled @ projection
+        return pooled, x
+
+
+def open_clip_config(name: str) -> dict[str, Any]:
+    """open_clip's own description of architecture `name`.
+
+    Raises:
+        ModelError: open_clip has no such architecture, or its text tower is a Hugging Face model,
+            which cannot be rebuilt without the network.
+    """
+    import open_clip
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        names = open_clip.list_models()
+        raise ModelError(
+            f"open_clip has no architecture {name!r}.{closest(name, names)}",
+            'python -c "import open_clip; print(open_clip.list_models())" lists them',
+        )
+    if config["text_cfg"].get("hf_model_name"):
+        raise ModelError(
+            f"{name}: its text tower is {config['text_cfg']['hf_model_name']!r} from Hugging Face, "
+            "which cannot be rebuilt without the network",
+            "choose an architecture with an open_clip text tower, such as ViT-B-32",
+        )
+    return dict(config)
+
+
+def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
+    """Towers of open_clip architecture `name` with random weights.
+
+    Raises:
+        ModelError: see `open_clip_config`.
+    """
+    import open_clip
+
+    config = open_clip_config(name)
+    # force_custom_text gives every architecture the same two members, visual and text.
+    model = open_clip.create_model(name, force_custom_text=True, pretrained_text=False)
+    size = config["vision_cfg"].get("image_size", 224)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return (
+        OpenClipImageTower(model.visual, config["embed_dim"], size),
+        OpenClipTextTower(model.text, config["embed_dim"]),
+    )
+
+
+def load_pretrained(
+    name: str, pretrained: str, image: OpenClipImageTower, text: OpenClipTextTower
+) -> None:
+    """Fill both towers from a local .pt/.safetensors file or from an open_clip tag.
+
+    Raises:
+        MissingWeights: no such file or tag, the network cannot be reached, or the file does not
+            fit the architecture.
+    """
+    import open_clip
+
+    is_file = Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if is_file and not Path(pretrained).is_file():
+        raise MissingWeights(f"no such weights file: {pretrained}", "check --pretrained")
+    if not is_file and pretrained not in tags:
+        raise MissingWeights(
+            f"open_clip has no weights {pretrained!r} for {name}; it has: {', '.join(tags) or '-'}"
+            f".{closest(pretrained, tags)}",
+            "name one of these tags, or a .pt or .safetensors file",
+        )
+    try:
+        model = open_clip.create_model(
+            name, pretrained=pretrained, force_custom_text=True, weights_only=True
+        )
+    # The hub client raises errors of a dozen libraries when it is offline or a file is damaged.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise MissingWeights(
+            f"weights {pretrained!r} for {name} could not be loaded: {reason}",
+            "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
+            "without --pretrained",
+        ) from error
+    image.visual.load_state_dict(model.visual.state_dict())
+    text.text.load_state_dict(model.text.state_dict())

@@ -1,0 +1,227 @@
+"""Fit a model directory on a labelled catalog; write a new model directory."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import torch
+
+from tagger import bundle, checkpoint
+from tagger.card import write_card
+from tagger.catalog import Columns
+from tagger.checkpoint import Epoch
+from tagger.config import Config, Training, read_config
+from tagger.curve import draw_learning_curve
+from tagger.device import choose_device
+from tagger.errors import OutputError, TrainingError, listing
+from tagger.fit import Learner, fit
+from tagger.images import ImageStatus
+from tagger.pixel_cache import PixelCache
+from tagger.products import Products, read_products
+from tagger.scrub import giveaways
+from tagger.split import validation_rows
+from tagger.tasks import Task, learn_task
+from tagger.warm_start import start_model
+
+NUM_THREADS = 8
+LEARNING_CURVE = "learning_curve.png"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says; None leaves the recipe of the model as it is."""
+
+    catalog: Path
+    tasks: Sequence[str]
+    out: Path
+    model: str = bundle.DEFAULT_DEFINITION
+    validation: Path | None = None
+    image_root: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+    pretrained: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+    device: str | None = None
+    limit: int | None = None
+    resume: bool = False
+    command: str = "tagger train"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Products to learn from and to validate on, the tasks learned from them, what was left out."""
+
+    train: Products
+    validation: Products
+    tasks: tuple[Task, ...]
+    left_out: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run says: the learning curve and where it was best."""
+
+    data: Data
+    history: list[Epoch]
+    best_epoch: int
+    image_statuses: dict[ImageStatus, int]
+    seconds: float
+
+
+class Monitor(Protocol):
+    """What a run tells while it runs; the command line draws it."""
+
+    def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None: ...
+    def step(self, step: int, total: int, loss: float) -> None: ...
+    def epoch(self, number: int, epoch: Epoch) -> None: ...
+
+
+def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
+    """Train as `options` say and write the model directory `options.out`.
+
+    Raises:
+        CatalogError, ModelError, MissingWeights, UsageError: before anything is written.
+        TrainingError: nothing to learn from, or a checkpoint of another run.
+        OutputError: `out` exists already, or cannot be written.
+    """
+    started = time.monotonic()
+    check_target(options.out, options.resume)
+    source = bundle.resolve(options.model)
+    definition = read_config(source / bundle.CONFIG)
+    training = override(definition.training, options)
+    device = choose_device(options.device)
+    data = read_data(options, training)
+    config = msgspec.structs.replace(definition, training=training, tasks=data.tasks)
+    titles = [title for title in data.train.titles if title is not None]
+    model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
+    model = model.to(device)
+    monitor.prepared(data, model, device)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        roots = image_roots(options)
+        caches = [
+            PixelCache(products.images, root, config.preprocess, pool)
+            for products, root in zip((data.train, data.validation), roots, strict=True)
+        ]
+        learner = Learner(model, tokenizer, training, data.train, caches[0], device)
+        print_ = fingerprint(options, config, data, source)
+        history, best = fit(
+            learner, data.validation, caches[1], options.out, print_, monitor.step, monitor.epoch
+        )
+    statuses = Counter(status for cache in caches for status in cache.statuses.values())
+    result = TrainResult(data, history, best, dict(statuses), time.monotonic() - started)
+    card = write_card(options.command, config, model, result, device)
+    bundle.save(options.out, config, model, tokenizer, card)
+    draw_learning_curve(history, best, options.out / LEARNING_CURVE)
+    checkpoint.remove(options.out)
+    return result
+
+
+def override(training: Training, options: TrainOptions) -> Training:
+    """The recipe with the values that the command line names.
+
+    `--lr` is the rate of the new layers; the other rates keep their ratio to it.
+    """
+    changes: dict[str, object] = {
+        name: value
+        for name in ("epochs", "batch_size", "seed")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.lr is not None:
+        ratio = options.lr / training.lr if training.lr else 1.0
+        changes |= {
+            "lr": options.lr,
+            "tower_lr": training.tower_lr * ratio,
+            "muon_lr": training.muon_lr * ratio,
+        }
+    return msgspec.structs.replace(training, **changes)
+
+
+def read_data(options: TrainOptions, training: Training) -> Data:
+    """Both parts of the data, and the tasks that the training part can teach.
+
+    Raises:
+        CatalogError: see `read_products`.
+        TrainingError: a task without two labels of enough support, or an empty part.
+    """
+    products = read_products(options.catalog, options.columns, options.tasks, options.limit)
+    if options.validation is not None:
+        train_part = products
+        validation = read_products(options.validation, options.columns, options.tasks)
+    else:
+        words = giveaways(
+            {label for values in products.labels.values() for label in values if label is not None}
+        )
+        chosen = validation_rows(
+            products.titles, products.images, training.validation_share, training.seed, words
+        )
+        train_part = products.take([row for row, hit in enumerate(chosen) if not hit])
+        validation = products.take([row for row, hit in enumerate(chosen) if hit])
+    if not len(train_part) or not len(validation):
+        raise TrainingError(
+            f"{options.catalog}: {len(train_part)} products to train on and {len(validation)} to "
+            "validate on",
+            "use a larger catalog, or give --validation FILE",
+        )
+    learned = [
+        learn_task(task, train_part.labels[task], training.min_support) for task in options.tasks
+    ]
+    for task, left_out in learned:
+        if len(task.labels) < 2:
+            raise TrainingError(
+                f"task {task.name!r}: {len(task.labels)} label(s) have at least "
+                f"{training.min_support} products; most frequent: {listing(list(left_out), 5)}",
+                "use more labelled products, or leave the task out",
+            )
+    return Data(
+        train_part,
+        validation,
+        tuple(task for task, _ in learned),
+        {task.name: left_out for task, left_out in learned if left_out},
+    )
+
+
+def image_roots(options: TrainOptions) -> tuple[Path, Path]:
+    """Where image paths of the training and the validation catalog start."""
+
+    def root(catalog: Path) -> Path:
+        return options.image_root or (catalog if catalog.is_dir() else catalog.parent)
+
+    return root(options.catalog), root(options.validation or options.catalog)
+
+
+def check_target(out: Path, resume: bool) -> None:
+    """Raises:
+    OutputError: `out` holds something that this run must not overwrite.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file", "--out names the model directory to write")
+    if (out / bundle.WEIGHTS).exists():
+        raise OutputError(f"{out} holds a trained model already", "name another --out")
+    unfinished = checkpoint.exists(out)
+    if unfinished and not resume:
+        raise OutputError(
+            f"{out} holds an unfinished run", "add --resume to go on with it, or name another --out"
+        )
+    if out.is_dir() and any(out.iterdir()) and not unfinished:
+        raise OutputError(f"{out} is not empty", "name another --out")
+
+
+def fingerprint(options: TrainOptions, config: Config, data: Data, source: Path) -> dict[str, str]:
+    """All that decides the result of a run, by name."""
+    weights = source / bundle.WEIGHTS
+    return {
+        "configuration": msgspec.json.encode(config).decode(),
+        "training catalog": data.train.digest(),
+        "validation catalog": data.validation.digest(),
+        "start": f"{source.name} {weights.stat().st_size if weights.is_file() else 0} "
+        f"{options.pretrained}",
+    }

@@ -1,0 +1,93 @@
+"""A model's answers with both modalities, with either withheld, and with scrubbed titles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagger.device import training_precision
+from tagger.model import CMAClip, Output
+from tagger.pixel_cache import PixelCache
+from tagger.preprocess import collate_images, collate_titles
+from tagger.products import Products
+from tagger.scrub import scrub
+from tagger.tasks import UNLABELED
+from tagger.tokenizer import Tokenizer
+
+View = Literal["both", "scrubbed", "image", "title"]
+"""What the model is shown: all, the picture and a title without certain words, the picture alone,
+the title alone."""
+VIEWS: tuple[View, ...] = ("both", "scrubbed", "image", "title")
+VIEWS_IN_TRAINING: tuple[View, ...] = ("both", "image", "title")
+
+BATCH_SIZE = 256
+
+
+def score_views(
+    model: CMAClip,
+    tokenizer: Tokenizer,
+    products: Products,
+    pixels: PixelCache,
+    device: torch.device,
+) -> dict[str, dict[str, float]]:
+    """Accuracy by view and task, in the precision of training; NaN for a task without labels."""
+    tasks = model.config.tasks
+    truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in tasks}
+    right: dict[str, dict[str, int]] = {v: {t.name: 0 for t in tasks} for v in VIEWS_IN_TRAINING}
+    with training_precision(device):
+        for rows, outputs in predict_views(
+            model, tokenizer, products, pixels, device, VIEWS_IN_TRAINING, frozenset()
+        ):
+            for view, output in outputs.items():
+                for name, logits in output.logits.items():
+                    guess = logits.argmax(-1).cpu().numpy()
+                    right[view][name] += int((guess == truth[name][rows]).sum())
+    known = {name: int((ids != UNLABELED).sum()) for name, ids in truth.items()}
+    return {
+        view: {
+            name: count / known[name] if known[name] else float("nan")
+            for name, count in by_task.items()
+        }
+        for view, by_task in right.items()
+    }
+
+
+@torch.inference_mode()
+def predict_views(
+    model: CMAClip,
+    tokenizer: Tokenizer,
+    products: Products,
+    pixels: PixelCache,
+    device: torch.device,
+    views: Sequence[View],
+    words: frozenset[str],
+) -> Iterator[tuple[list[int], dict[View, Output]]]:
+    """Row numbers and outputs per view, batch by batch; each tower runs once per batch."""
+    model.eval()
+    for start in range(0, len(products), BATCH_SIZE):
+        rows = list(range(start, min(start + BATCH_SIZE, len(products))))
+        batch = products.take(rows)
+        image = model.encode_image(
+            *_to(device, collate_images(pixels.get(rows), model.config.preprocess))
+        )
+        fixed = model.text_tower.fixed_length
+        text = model.encode_text(*_to(device, collate_titles(batch.titles, tokenizer, fixed)))
+        outputs: dict[View, Output] = {}
+        for view in views:
+            if view == "scrubbed":
+                titles = [None if t is None else scrub(t, words) for t in batch.titles]
+                bare = model.encode_text(*_to(device, collate_titles(titles, tokenizer, fixed)))
+                outputs[view] = model.fuse(image, bare)
+            else:
+                outputs[view] = model.fuse(
+                    image if view != "title" else None, text if view != "image" else None
+                )
+        yield rows, outputs
+
+
+def _to(device: torch.device, tensors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return tensors[0].to(device), tensors[1].to(device)
