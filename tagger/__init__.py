@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagger.errors import TaggerError
+from tagger.version import __version__
 
 if TYPE_CHECKING:
     from tagger.predict import Tagger
 
-__version__ = "0.1.0"
 __all__ = ["TaggerError", "__version__", "load"]
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
-from tagger import __version__
+from tagger.checkpoint import Epoch
 from tagger.config import Config
 from tagger.errors import listing
 from tagger.model import CMAClip
-
-if TYPE_CHECKING:
-    from tagger.train import TrainResult
+from tagger.training_data import Data
+from tagger.version import __version__
 
 _VIEWS = {"both": "picture and title", "image": "picture alone", "title": "title alone"}
 
 
 def write_card(
-    command: str, config: Config, model: CMAClip, result: TrainResult, device: torch.device
+    command: str,
+    config: Config,
+    model: CMAClip,
+    data: Data,
+    history: Sequence[Epoch],
+    best_epoch: int,
+    seconds: float,
 ) -> str:
     """Markdown with Hugging Face metadata: what made the model, on what, and how good it was."""
-    best = result.history[result.best_epoch]
+    best = history[best_epoch]
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     rows = "\n".join(
         f"| {task.name} | {len(task.labels)} | "
@@ -30,7 +35,7 @@ def write_card(
         for task in config.tasks
     )
     left_out = "\n".join(
-        f"- {task}: {listing(list(labels), 20)}" for task, labels in result.data.left_out.items()
+        f"- {task}: {listing(list(labels), 20)}" for task, labels in data.left_out.items()
     )
     return f"""---
 library_name: tagger
@@ -43,13 +48,12 @@ tags: [product-tagging, cma-clip]
 CMA-CLIP (arXiv 2112.03562), {millions:.1f} million parameters, \
 towers {config.architecture.open_clip or "given by their dimensions"}.
 
-Made by tagger {__version__}, torch {torch.__version__}, on {device} \
-in {result.seconds / 60:.0f} minutes:
+Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} minutes:
 
     {command}
 
-Learned from {len(result.data.train):,} products, validated on {len(result.data.validation):,}; \
-epoch {result.best_epoch + 1} of {len(result.history)} was the best. Validation accuracy:
+Learned from {len(data.train):,} products, validated on {len(data.validation):,}; \
+epoch {best_epoch + 1} of {len(history)} was the best. Validation accuracy:
 
 | task | labels | {" | ".join(_VIEWS.values())} |
 |---|---|---|---|---|

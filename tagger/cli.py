@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tagger import __version__
 from tagger.errors import TaggerError
+from tagger.version import __version__
 
 app = typer.Typer(
     help="Label product catalogs from pictures and titles.",

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tagger.checkpoint import Epoch
     from tagger.evaluate import Evaluation
     from tagger.predict import Summary
-    from tagger.train import Data, TrainResult
+    from tagger.train import TrainResult
+    from tagger.training_data import Data
 
 console = Console(stderr=True, highlight=False)
 

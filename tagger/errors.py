@@ -6,7 +6,7 @@
     |-- ModelError        4   a model directory: missing, damaged, not trained, unknown task
     |-- TrainingError     5   nothing to learn from, or a checkpoint that does not fit
     |-- OutputError       6   the output cannot be written
-    `-- MissingWeights    7   tower weights cannot be had (offline, unknown tag)
+    `-- WeightsError    7   tower weights cannot be had (offline, unknown tag)
 
 Anything else that escapes is a bug and keeps its traceback (exit code 1).
 """
@@ -52,7 +52,7 @@ class OutputError(TaggerError):
     exit_code = 6
 
 
-class MissingWeights(TaggerError):
+class WeightsError(TaggerError):
     exit_code = 7
 
 

@@ -21,6 +21,7 @@ from tagger.pixel_cache import PixelCache
 from tagger.products import Products, read_products
 from tagger.scrub import giveaways
 from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task
+from tagger.version import __version__
 from tagger.views import VIEWS, predict_views
 
 NUM_THREADS = 8
@@ -121,8 +122,6 @@ def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None
     Raises:
         OutputError: `path` cannot be written.
     """
-    from tagger import __version__
-
     document = {
         "tagger_version": __version__,
         "model_sha256": bundle.sha256,

@@ -25,6 +25,7 @@ from tagger.model import IMAGE, TEXT, Output
 from tagger.preprocess import collate, title_status
 from tagger.products import input_columns
 from tagger.tasks import Task
+from tagger.version import __version__
 
 BATCH_SIZE = 64
 NUM_THREADS = 8
@@ -133,8 +134,6 @@ def predict_catalog(
     new_schema = output_schema(chosen, top_k)
     refuse_overwriting(catalog.schema.names, new_schema, str(catalog.path))
     check_out(catalog, out)
-    from tagger import __version__
-
     metadata = {
         **(catalog.schema.metadata or {}),
         b"tagger_version": __version__.encode(),

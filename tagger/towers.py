@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tagger.config import ConvTower, TokenTower
-from tagger.errors import MissingWeights, ModelError, closest
+from tagger.errors import ModelError, WeightsError, closest
 
 
 class ConvImageTower(nn.Module):
@@ -266,7 +266,7 @@ def load_pretrained(
     """Fill both towers from a local .pt/.safetensors file or from an open_clip tag.
 
     Raises:
-        MissingWeights: no such file or tag, the network cannot be reached, or the file does not
+        WeightsError: no such file or tag, the network cannot be reached, or the file does not
             fit the architecture.
     """
     import open_clip
@@ -274,9 +274,9 @@ def load_pretrained(
     is_file = Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if is_file and not Path(pretrained).is_file():
-        raise MissingWeights(f"no such weights file: {pretrained}", "check --pretrained")
+        raise WeightsError(f"no such weights file: {pretrained}", "check --pretrained")
     if not is_file and pretrained not in tags:
-        raise MissingWeights(
+        raise WeightsError(
             f"open_clip has no weights {pretrained!r} for {name}; it has: {', '.join(tags) or '-'}"
             f".{closest(pretrained, tags)}",
             "name one of these tags, or a .pt or .safetensors file",
@@ -288,7 +288,7 @@ def load_pretrained(
     # The hub client raises errors of a dozen libraries when it is offline or a file is damaged.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise MissingWeights(
+        raise WeightsError(
             f"weights {pretrained!r} for {name} could not be loaded: {reason}",
             "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
             "without --pretrained",

@@ -20,14 +20,11 @@ from tagger.checkpoint import Epoch
 from tagger.config import Config, Training, read_config
 from tagger.curve import draw_learning_curve
 from tagger.device import choose_device
-from tagger.errors import OutputError, TrainingError, listing
+from tagger.errors import OutputError
 from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
 from tagger.pixel_cache import PixelCache
-from tagger.products import Products, read_products
-from tagger.scrub import giveaways
-from tagger.split import validation_rows
-from tagger.tasks import Task, learn_task
+from tagger.training_data import Data, read_data
 from tagger.warm_start import start_model
 
 NUM_THREADS = 8
@@ -57,16 +54,6 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Data:
-    """Products to learn from and to validate on, the tasks learned from them, what was left out."""
-
-    train: Products
-    validation: Products
-    tasks: tuple[Task, ...]
-    left_out: dict[str, dict[str, int]]
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """What a finished run says: the learning curve and where it was best."""
 
@@ -89,7 +76,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     """Train as `options` say and write the model directory `options.out`.
 
     Raises:
-        CatalogError, ModelError, MissingWeights, UsageError: before anything is written.
+        CatalogError, ModelError, WeightsError, UsageError: before anything is written.
         TrainingError: nothing to learn from, or a checkpoint of another run.
         OutputError: `out` exists already, or cannot be written.
     """
@@ -99,7 +86,9 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     definition = read_config(source / bundle.CONFIG)
     training = override(definition.training, options)
     device = choose_device(options.device)
-    data = read_data(options, training)
+    data = read_data(
+        options.catalog, options.validation, options.columns, options.tasks, training, options.limit
+    )
     config = msgspec.structs.replace(definition, training=training, tasks=data.tasks)
     titles = [title for title in data.train.titles if title is not None]
     model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
@@ -116,9 +105,10 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         history, best = fit(
             learner, data.validation, caches[1], options.out, print_, monitor.step, monitor.epoch
         )
+    seconds = time.monotonic() - started
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
-    result = TrainResult(data, history, best, dict(statuses), time.monotonic() - started)
-    card = write_card(options.command, config, model, result, device)
+    result = TrainResult(data, history, best, dict(statuses), seconds)
+    card = write_card(options.command, config, model, data, history, best, seconds)
     bundle.save(options.out, config, model, tokenizer, card)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     checkpoint.remove(options.out)
@@ -143,50 +133,6 @@ def override(training: Training, options: TrainOptions) -> Training:
             "muon_lr": training.muon_lr * ratio,
         }
     return msgspec.structs.replace(training, **changes)
-
-
-def read_data(options: TrainOptions, training: Training) -> Data:
-    """Both parts of the data, and the tasks that the training part can teach.
-
-    Raises:
-        CatalogError: see `read_products`.
-        TrainingError: a task without two labels of enough support, or an empty part.
-    """
-    products = read_products(options.catalog, options.columns, options.tasks, options.limit)
-    if options.validation is not None:
-        train_part = products
-        validation = read_products(options.validation, options.columns, options.tasks)
-    else:
-        words = giveaways(
-            {label for values in products.labels.values() for label in values if label is not None}
-        )
-        chosen = validation_rows(
-            products.titles, products.images, training.validation_share, training.seed, words
-        )
-        train_part = products.take([row for row, hit in enumerate(chosen) if not hit])
-        validation = products.take([row for row, hit in enumerate(chosen) if hit])
-    if not len(train_part) or not len(validation):
-        raise TrainingError(
-            f"{options.catalog}: {len(train_part)} products to train on and {len(validation)} to "
-            "validate on",
-            "use a larger catalog, or give --validation FILE",
-        )
-    learned = [
-        learn_task(task, train_part.labels[task], training.min_support) for task in options.tasks
-    ]
-    for task, left_out in learned:
-        if len(task.labels) < 2:
-            raise TrainingError(
-                f"task {task.name!r}: {len(task.labels)} label(s) have at least "
-                f"{training.min_support} products; most frequent: {listing(list(left_out), 5)}",
-                "use more labelled products, or leave the task out",
-            )
-    return Data(
-        train_part,
-        validation,
-        tuple(task for task, _ in learned),
-        {task.name: left_out for task, left_out in learned if left_out},
-    )
 
 
 def image_roots(options: TrainOptions) -> tuple[Path, Path]:

@@ -27,7 +27,7 @@ def start_model(
 
     Raises:
         UsageError: `pretrained` for towers that open_clip does not have.
-        MissingWeights: see `load_pretrained`.
+        WeightsError: see `load_pretrained`.
     """
     torch.manual_seed(seed)
     trained = (source / WEIGHTS).is_file()
