@@ -27,13 +27,14 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-import drawing
-from drawing import Look, Sketch
+from drawing import accessories, colors, footwear, garments
+from drawing.look import Look, make_look
+from drawing.sketch import Sketch
 
 T = TypeVar("T")
 
 COLUMNS = ("id", "image", "title", "category", "color", "pattern")
-COLORS = tuple(drawing.COLORS)
+COLORS = tuple(colors.COLORS)
 JPEG_QUALITIES = (85, 80, 75, 70, 65, 60, 55)  # the first that keeps the file small is used
 MAX_FILE_SIZE = 10_000
 
@@ -87,23 +88,23 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "Tshirts": Kind(
-        drawing.draw_tshirt,
+        garments.draw_tshirt,
         EVERYONE,
         ("Solid", "Solid", "Striped", "Printed", "Printed"),
         graphic=True,
     ),
     "Shirts": Kind(
-        drawing.draw_shirt,
+        garments.draw_shirt,
         EVERYONE,
         ("Solid", "Solid", "Striped", "Checked", "Printed"),
         angles=(90,),
         pattern_size=0.85,
     ),
     "Dresses": Kind(
-        drawing.draw_dress, ("Women", "Girls"), ("Solid", "Solid", "Striped", "Checked", "Printed")
+        garments.draw_dress, ("Women", "Girls"), ("Solid", "Solid", "Striped", "Checked", "Printed")
     ),
     "Trousers": Kind(
-        drawing.draw_trousers,
+        garments.draw_trousers,
         MEN_AND_WOMEN,
         ("Solid", "Solid", "Solid", "Striped", "Checked"),
         ("Black", "White", "Navy Blue", "Green", "Grey", "Brown"),
@@ -111,42 +112,42 @@ KINDS: dict[str, Kind] = {
         pattern_size=0.75,
     ),
     "Shorts": Kind(
-        drawing.draw_shorts, EVERYONE, ("Solid", "Solid", "Striped", "Checked", "Printed")
+        garments.draw_shorts, EVERYONE, ("Solid", "Solid", "Striped", "Checked", "Printed")
     ),
     "Jeans": Kind(
-        drawing.draw_jeans, EVERYONE, NO_PATTERN, ("Blue", "Blue", "Navy Blue", "Black", "Grey")
+        garments.draw_jeans, EVERYONE, NO_PATTERN, ("Blue", "Blue", "Navy Blue", "Black", "Grey")
     ),
     "Skirts": Kind(
-        drawing.draw_skirt, ("Women", "Girls"), ("Solid", "Solid", "Striped", "Checked", "Printed")
+        garments.draw_skirt, ("Women", "Girls"), ("Solid", "Solid", "Striped", "Checked", "Printed")
     ),
     "Sweaters": Kind(
-        drawing.draw_sweater, MEN_AND_WOMEN, ("Solid", "Solid", "Striped", "Striped", "Checked")
+        garments.draw_sweater, MEN_AND_WOMEN, ("Solid", "Solid", "Striped", "Striped", "Checked")
     ),
     "Ties": Kind(
-        drawing.draw_tie,
+        accessories.draw_tie,
         ("Men",),
         ("Solid", "Striped", "Striped", "Checked", "Printed"),
         angles=(38, -38),
         pattern_size=0.75,
     ),
     "Handbags": Kind(
-        drawing.draw_handbag,
+        accessories.draw_handbag,
         ("Women",),
         ("Solid", "Solid", "Striped", "Checked", "Printed"),
         standing=True,
     ),
     "Backpacks": Kind(
-        drawing.draw_backpack,
+        accessories.draw_backpack,
         ("Unisex",),
         ("Solid", "Solid", "Solid", "Checked", "Printed"),
         graphic=True,
         standing=True,
     ),
-    "Caps": Kind(drawing.draw_cap, ("Unisex", "Men"), NO_PATTERN),
-    "Watches": Kind(drawing.draw_watch, MEN_AND_WOMEN, NO_PATTERN),
-    "Casual Shoes": Kind(drawing.draw_casual_shoe, MEN_AND_WOMEN, NO_PATTERN, standing=True),
-    "Heels": Kind(drawing.draw_heels, ("Women",), NO_PATTERN, standing=True),
-    "Flip Flops": Kind(drawing.draw_flip_flops, MEN_AND_WOMEN, NO_PATTERN),
+    "Caps": Kind(accessories.draw_cap, ("Unisex", "Men"), NO_PATTERN),
+    "Watches": Kind(accessories.draw_watch, MEN_AND_WOMEN, NO_PATTERN),
+    "Casual Shoes": Kind(footwear.draw_casual_shoe, MEN_AND_WOMEN, NO_PATTERN, standing=True),
+    "Heels": Kind(footwear.draw_heels, ("Women",), NO_PATTERN, standing=True),
+    "Flip Flops": Kind(footwear.draw_flip_flops, MEN_AND_WOMEN, NO_PATTERN),
 }
 
 FAULTS = (
@@ -214,9 +215,7 @@ def make_product(seed: int, number: int, full_title: bool = False) -> Product:
 
     rng = np.random.default_rng([seed, 1, number])
     color, pattern = choose(rng, kind.colors), choose(rng, kind.patterns)
-    look = drawing.make_look(
-        rng, color, pattern, choose(rng, kind.angles), kind.pattern_size, kind.graphic
-    )
+    look = make_look(rng, color, pattern, choose(rng, kind.angles), kind.pattern_size, kind.graphic)
     # Something that stands on the floor cannot lean as far as something laid on a table.
     sketch = Sketch(rng, tilt=1.2 if kind.standing else 4.5)
     noun = kind.draw(sketch, look)

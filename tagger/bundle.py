@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
 from tagger.model import CMAClip
 from tagger.tasks import Task
-from tagger.tokenizer import ClipPieces, OwnPieces, Tokenizer, WordPieces
+from tagger.tokenizer import ClipPieces, OwnPieces, Tokenizer, LearnedPieces
 from tagger.towers import open_clip_config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -107,7 +106,7 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         model = CMAClip(config)
     _fill(model, _read_weights(path / WEIGHTS), path / WEIGHTS)
     model = model.to(device or torch.device("cpu")).eval()
-    return Bundle(path, config, model, tokenizer, _digest(path))
+    return Bundle(path, config, model, tokenizer, digest(path))
 
 
 def load_tokenizer(path: Path, config: Config) -> Tokenizer:
@@ -121,8 +120,16 @@ def load_tokenizer(path: Path, config: Config) -> Tokenizer:
     if text is not None:
         if fast is None:
             raise ModelError(f"{path} has no {tokens.FILE_NAME}", "train the model again")
-        return _word_pieces(path, fast, text)
-    name = config.architecture.open_clip or ""
+        return _learned_pieces(path, fast, text)
+    return open_clip_tokenizer(config.architecture.open_clip or "", fast)
+
+
+def open_clip_tokenizer(name: str, fast: FastTokenizer | None) -> Tokenizer:
+    """CLIP's tokenizer, or `fast` for an architecture that has another one.
+
+    Raises:
+        ModelError: the architecture has a tokenizer of its own and `fast` is None.
+    """
     text_config = open_clip_config(name)["text_cfg"]
     context_length = int(text_config.get("context_length", 77))
     if fast is not None:
@@ -130,9 +137,10 @@ def load_tokenizer(path: Path, config: Config) -> Tokenizer:
     if "hf_tokenizer_name" in text_config or "siglip" in name.lower():
         source = text_config.get("hf_tokenizer_name") or name
         raise ModelError(
-            f"{name} has a tokenizer of its own ({source}), and {path} has no {tokens.FILE_NAME}",
-            f"copy config.json and that tokenizer's {tokens.FILE_NAME} into a folder and give it "
-            "as --model",
+            f"{name} reads titles with a tokenizer of its own, {source}, which is not part of "
+            "open_clip",
+            f"make a folder with that tokenizer's {tokens.FILE_NAME} and a config.json that names "
+            "the architecture, and give it as --model",
         )
     return ClipPieces(context_length)
 
@@ -162,14 +170,8 @@ def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card:
         raise OutputError(f"cannot write {path}: {error}", "check permissions and space") from error
 
 
-def copy_definition(source: Path, target: Path) -> None:
-    """Copy the files of a definition that a trained model keeps (its own tokenizer)."""
-    if (source / tokens.FILE_NAME).is_file():
-        shutil.copyfile(source / tokens.FILE_NAME, target / tokens.FILE_NAME)
-
-
-def _word_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> WordPieces:
-    pieces = WordPieces(fast, text.context_length)
+def _learned_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> LearnedPieces:
+    pieces = LearnedPieces(fast, text.context_length)
     if pieces.vocabulary_size > text.vocabulary_size:
         raise ModelError(
             f"{path / tokens.FILE_NAME} has {pieces.vocabulary_size} pieces, {CONFIG} says "
@@ -200,11 +202,11 @@ def _fill(model: CMAClip, state: dict[str, Tensor], path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """sha256 over config, tokenizer and weights: two models that differ anywhere differ here."""
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for name in (CONFIG, tokens.FILE_NAME, WEIGHTS):
         if (path / name).is_file():
             with open(path / name, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

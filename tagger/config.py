@@ -34,9 +34,9 @@ class ConvTower(Frozen, frozen=True):
 
 
 class TokenTower(Frozen, frozen=True):
-    """A text tower given by its dimensions: a transformer over word pieces.
+    """A text tower given by its dimensions: a transformer over pieces of words.
 
-    `vocabulary_size` bounds the WordPiece vocabulary that training learns from the titles;
+    `vocabulary_size` bounds the pieces that training learns from the titles;
     `context_length` is the longest title in tokens, the rest is cut.
     """
 

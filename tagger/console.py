@@ -137,32 +137,29 @@ def show_training(result: TrainResult, out: Path) -> None:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """One table per task: accuracy, macro-F1, recall at 90% precision in each view."""
-    names = {
+    """One table per measure, a row per task, a column per view; then the unknown labels."""
+    views = {
         "both": "picture and title",
-        "scrubbed": "color and pattern words scrubbed",
+        "scrubbed": "words scrubbed",
         "image": "picture alone",
         "title": "title alone",
     }
-    for task, both in evaluation.scores["both"].items():
-        made = table(
-            f"{task}: {both.num_products:,} labelled products, %",
-            "the model sees",
-            "accuracy",
-            "macro-F1",
-            "recall at 90% precision",
-            "weight of the picture",
-        )
-        for view, name in names.items():
-            score = evaluation.scores[view][task]
+    measures = {
+        "accuracy": "accuracy, %",
+        "macro_f1": "macro-F1, %",
+        "recall_at_90_precision": "recall at 90% precision, %",
+        "image_weight": "weight of the picture, %",
+    }
+    for measure, name in measures.items():
+        made = table(name, "task", "labelled products", *views.values())
+        for task, both in evaluation.scores["both"].items():
             made.add_row(
-                name,
-                percent(score.accuracy),
-                percent(score.macro_f1),
-                percent(score.recall_at_90_precision),
-                percent(score.image_weight),
+                task,
+                f"{both.num_products:,}",
+                *(percent(getattr(evaluation.scores[v][task], measure)) for v in views),
             )
         console.print(made)
+    for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
             say(
                 f"{sum(both.unknown_labels.values()):,} products have a {task} that the model does "

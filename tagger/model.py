@@ -176,7 +176,15 @@ def build_towers(
     """The towers that `config.architecture` names or describes, with random weights."""
     architecture = config.architecture
     if architecture.open_clip is not None:
-        return open_clip_towers(architecture.open_clip)
+        image, text = open_clip_towers(architecture.open_clip)
+        size = (config.preprocess.height, config.preprocess.width)
+        if image.size != size:
+            raise ModelError(
+                f"{architecture.open_clip} takes pictures of {image.size[0]}x{image.size[1]}, "
+                f"preprocess makes them {size[0]}x{size[1]}",
+                "set preprocess.height and preprocess.width in config.json",
+            )
+        return image, text
     if architecture.image is None or architecture.text is None:
         raise ModelError("architecture: give open_clip, or image and text", "repair config.json")
     return ConvImageTower(architecture.image), TokenTextTower(architecture.text)

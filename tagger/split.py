@@ -19,12 +19,21 @@ def validation_rows(
 
     Titles that differ only in digits, case, punctuation, word order or `ignored` words (those of
     the labels: the same shirt in another color) fall on the same side. A product without a title
-    goes by its image path. The choice depends on the product and the seed, not on its position.
+    goes by its image path. The choice depends on the products and the seed, not on their order.
+    A group of near-duplicates too large for the share stays in training; of a catalog that is one
+    such group nothing is chosen.
     """
-    return [
-        _unit_hash(_key(title, image, ignored), seed) < share
-        for title, image in zip(titles, images, strict=True)
-    ]
+    keys = [_key(title, image, ignored) for title, image in zip(titles, images, strict=True)]
+    sizes: dict[str, int] = {}
+    for key in keys:
+        sizes[key] = sizes.get(key, 0) + 1
+    room = round(share * len(keys))
+    chosen: set[str] = set()
+    for key in sorted(sizes, key=lambda key: _hash(key, seed)):
+        if sizes[key] <= room:
+            chosen.add(key)
+            room -= sizes[key]
+    return [key in chosen for key in keys]
 
 
 def _key(title: str | None, image: str | None, ignored: frozenset[str]) -> str:
@@ -32,6 +41,5 @@ def _key(title: str | None, image: str | None, ignored: frozenset[str]) -> str:
     return " ".join(words) if words else f"image {image}"
 
 
-def _unit_hash(key: str, seed: int) -> float:
-    digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def _hash(key: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Titles to token ids: a WordPiece vocabulary learned from the titles, or the tower's own."""
+"""Titles to token ids: pieces learned from the titles, or the tower's own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tokenizer(Protocol):
         ...
 
 
-class WordPieces:
+class LearnedPieces:
     """A `tokenizers` file; ids end with the end token, where the text tower reads its global."""
 
     def __init__(self, fast: FastTokenizer, context_length: int) -> None:
@@ -87,18 +87,22 @@ class OwnPieces:
         self._fast.save(str(directory / FILE_NAME))
 
 
-def learn_word_pieces(
+def learn_pieces(
     titles: Iterable[str], vocabulary_size: int, context_length: int
-) -> WordPieces:
-    """A lower-cased, accent-free WordPiece vocabulary of at most `vocabulary_size` pieces."""
-    fast = FastTokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=40))
+) -> LearnedPieces:
+    """Lower-cased, accent-free byte-pair encoding of at most `vocabulary_size` pieces.
+
+    The same titles give the same pieces. (The trainers of `tokenizers` that mark the start or the
+    end of a word do not: they break ties at random.)
+    """
+    fast = FastTokenizer(models.BPE(unk_token="[UNK]"))
     fast.normalizer = normalizers.BertNormalizer(lowercase=True)
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size, min_frequency=2, special_tokens=_SPECIAL, show_progress=False
     )
     fast.train_from_iterator(titles, trainer)
-    return WordPieces(fast, context_length)
+    return LearnedPieces(fast, context_length)
 
 
 def read_fast_tokenizer(directory: Path) -> FastTokenizer | None:

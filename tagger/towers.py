@@ -5,6 +5,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ class OpenClipImageTower(nn.Module):
         if hasattr(visual, "output_tokens"):
             visual.output_tokens = True
         self.width = width
+        self.size = size
         with torch.no_grad():
             was_training = visual.training
             visual.eval()
@@ -241,6 +243,12 @@ def open_clip_config(name: str) -> dict[str, Any]:
     return dict(config)
 
 
+def open_clip_image_size(config: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of the pictures that an architecture takes."""
+    size = config["vision_cfg"].get("image_size", 224)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
 def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     """Towers of open_clip architecture `name` with random weights.
 
@@ -251,11 +259,14 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
 
     config = open_clip_config(name)
     # force_custom_text gives every architecture the same two members, visual and text.
-    model = open_clip.create_model(name, force_custom_text=True, pretrained_text=False)
-    size = config["vision_cfg"].get("image_size", 224)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    # It warns of random weights, which is no news here: others are filled in, or trained.
+    logging.disable(logging.WARNING)
+    try:
+        model = open_clip.create_model(name, force_custom_text=True, pretrained_text=False)
+    finally:
+        logging.disable(logging.NOTSET)
     return (
-        OpenClipImageTower(model.visual, config["embed_dim"], size),
+        OpenClipImageTower(model.visual, config["embed_dim"], open_clip_image_size(config)),
         OpenClipTextTower(model.text, config["embed_dim"]),
     )
 

@@ -17,8 +17,9 @@ from tagger import bundle, checkpoint
 from tagger.card import write_card
 from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
-from tagger.config import Config, Training, read_config
+from tagger.config import Config, Training
 from tagger.curve import draw_learning_curve
+from tagger.definitions import find_definition
 from tagger.device import choose_device
 from tagger.errors import OutputError
 from tagger.fit import Learner, fit
@@ -82,8 +83,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     """
     started = time.monotonic()
     check_target(options.out, options.resume)
-    source = bundle.resolve(options.model)
-    definition = read_config(source / bundle.CONFIG)
+    source, definition = find_definition(options.model, options.pretrained)
     training = override(definition.training, options)
     device = choose_device(options.device)
     data = read_data(
@@ -161,13 +161,14 @@ def check_target(out: Path, resume: bool) -> None:
         raise OutputError(f"{out} is not empty", "name another --out")
 
 
-def fingerprint(options: TrainOptions, config: Config, data: Data, source: Path) -> dict[str, str]:
+def fingerprint(
+    options: TrainOptions, config: Config, data: Data, source: Path | None
+) -> dict[str, str]:
     """All that decides the result of a run, by name."""
-    weights = source / bundle.WEIGHTS
+    start = bundle.digest(source) if source is not None else options.model
     return {
         "configuration": msgspec.json.encode(config).decode(),
         "training catalog": data.train.digest(),
         "validation catalog": data.validation.digest(),
-        "start": f"{source.name} {weights.stat().st_size if weights.is_file() else 0} "
-        f"{options.pretrained}",
+        "start": f"{start} {options.pretrained}",
     }

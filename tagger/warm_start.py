@@ -13,12 +13,16 @@ from tagger.config import Config
 from tagger.errors import UsageError
 from tagger.model import CMAClip
 from tagger.tasks import Task
-from tagger.tokenizer import FILE_NAME, Tokenizer, learn_word_pieces
+from tagger.tokenizer import FILE_NAME, Tokenizer, learn_pieces
 from tagger.towers import OpenClipImageTower, OpenClipTextTower, load_pretrained
 
 
 def start_model(
-    source: Path, config: Config, titles: Iterable[str], pretrained: str | None, seed: int
+    source: Path | None,
+    config: Config,
+    titles: Iterable[str],
+    pretrained: str | None,
+    seed: int,
 ) -> tuple[CMAClip, Tokenizer]:
     """A model of `config` and its tokenizer, warm where `source` or `pretrained` has weights.
 
@@ -30,14 +34,9 @@ def start_model(
         WeightsError: see `load_pretrained`.
     """
     torch.manual_seed(seed)
-    trained = (source / WEIGHTS).is_file()
-    text = config.architecture.text
-    if text is not None and not trained and not (source / FILE_NAME).is_file():
-        tokenizer: Tokenizer = learn_word_pieces(titles, text.vocabulary_size, text.context_length)
-    else:
-        tokenizer = bundle.load_tokenizer(source, config)
+    tokenizer = start_tokenizer(source, config, titles)
     model = CMAClip(config)
-    if trained:
+    if source is not None and (source / WEIGHTS).is_file():
         inherit(model, bundle.load(source).model)
     if pretrained is not None:
         name, image, words = config.architecture.open_clip, model.image_tower, model.text_tower
@@ -45,11 +44,21 @@ def start_model(
             isinstance(image, OpenClipImageTower) and isinstance(words, OpenClipTextTower)
         ):
             raise UsageError(
-                f"--pretrained {pretrained}: the towers of {source.name} are given by dimensions",
+                f"--pretrained {pretrained}: these towers are given by their dimensions",
                 "--pretrained is for open_clip towers: --model cma-clip-vit-b-32",
             )
         load_pretrained(name, pretrained, image, words)
     return model, tokenizer
+
+
+def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) -> Tokenizer:
+    """The tokenizer of `source` or of its architecture, or one learned from `titles`."""
+    text = config.architecture.text
+    if source is None:
+        return bundle.open_clip_tokenizer(config.architecture.open_clip or "", None)
+    if text is None or (source / FILE_NAME).is_file():
+        return bundle.load_tokenizer(source, config)
+    return learn_pieces(titles, text.vocabulary_size, text.context_length)
 
 
 @torch.no_grad()

@@ -1,0 +1,264 @@
+"""Catalogs come in exactly as they were written, and an output appears only when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tagger.catalog import CSV_BLOCK_BYTES, ROW_GROUP_ROWS, Catalog, Columns, ParquetOutput, strings
+from tagger.errors import CatalogError, OutputError
+from tagger.predict import check_out, default_out
+from tagger.products import input_columns, read_products
+
+from .conftest import MakeCatalog
+
+ALPHABET = list("aA0 ,;\"'\n\r\t|é漢😀") + ["NA", "null", "NaN", "007", "1e5", "true", "None", "#N/A"]
+
+
+def write(folder: Path, content: bytes | str, name: str = "catalog.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def rows_of(path: Path, batch_rows: int = 1000) -> list[dict[str, object]]:
+    return [row for batch in Catalog(path).batches(batch_rows) for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("field", ["NA", "007", "null", "NaN", "1e5", "2024-01-02", "true", " x "])
+def test_csv_field_stays_the_string_that_was_written(tmp_path: Path, field: str) -> None:
+    path = write(tmp_path, f"title,image\n{field},a.jpg\n")
+    assert rows_of(path) == [{"title": field, "image": "a.jpg"}]
+
+
+def test_csv_empty_field_is_null_and_quoted_empty_field_is_the_empty_string(tmp_path: Path) -> None:
+    path = write(tmp_path, 'title,image\n,a.jpg\n"",b.jpg\n')
+    assert [row["title"] for row in rows_of(path)] == [None, ""]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_csv_of_any_strings_reads_back_unchanged(make_catalog: MakeCatalog, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def text() -> str | None:
+        return "".join(rng.choice(ALPHABET, rng.integers(0, 6))) if rng.random() < 0.9 else None
+
+    rows = [{"image": f"{n}.jpg", "title": text(), "a b": text()} for n in range(200)]
+    assert rows_of(make_catalog(rows, "catalog.csv"), 7) == rows
+
+
+def test_csv_field_with_newlines_survives_the_boundary_of_a_block(make_catalog: MakeCatalog) -> None:
+    long = "line\n" * (CSV_BLOCK_BYTES // 60)
+    rows = [{"id": str(number), "title": f"{number}\n{long}"} for number in range(20)]
+    assert rows_of(make_catalog(rows, "catalog.csv")) == rows
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_csv_reads_with_any_newline_and_byte_order_mark(
+    tmp_path: Path, prefix: bytes, newline: str
+) -> None:
+    text = newline.join(["image,title", 'a.jpg,"red, ""big"""', "b.jpg,blue"])
+    assert rows_of(write(tmp_path, prefix + text.encode())) == [
+        {"image": "a.jpg", "title": 'red, "big"'},
+        {"image": "b.jpg", "title": "blue"},
+    ]
+
+
+@pytest.mark.parametrize("text", ["image,title\na.jpg,größe\n", "image,größe\na.jpg,b\n"])
+def test_csv_that_is_not_utf8_is_refused_with_the_repairing_command(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(CatalogError, match=r"catalog\.csv") as caught:
+        Catalog(write(tmp_path, text.encode("latin-1")))
+    assert "UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
+def test_a_column_that_is_there_twice_is_a_catalog_error(tmp_path: Path, name: str) -> None:
+    if name.endswith("csv"):
+        path = write(tmp_path, "image,title,title\na.jpg,b,c\n")
+    else:
+        path = tmp_path / name
+        pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["image", "title", "title"]), path)
+    with pytest.raises(CatalogError, match="title"):
+        read_products(path, Columns(), [])
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 64, 1000])
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
+def test_batches_hold_all_rows_in_order_at_any_size(
+    make_catalog: MakeCatalog, name: str, batch_rows: int
+) -> None:
+    path = make_catalog([{"title": str(n)} for n in range(130)], name)
+    batches = list(Catalog(path).batches(batch_rows))
+    assert all(0 < batch.num_rows <= batch_rows for batch in batches)
+    assert [title for b in batches for title in b.column("title").to_pylist()] == [
+        str(n) for n in range(130)
+    ]
+
+
+def test_directory_of_parts_is_read_in_the_order_of_names(make_catalog: MakeCatalog) -> None:
+    for part in (10, 2, 1):
+        make_catalog([{"title": f"{part}-{n}"} for n in range(3)], f"feed/part-{part:02d}.parquet")
+    make_catalog([{"title": "hidden"}], "feed/.tmp.parquet")
+    catalog = Catalog(make_catalog([{"title": "a note"}], "feed/notes.csv").parent)
+    assert catalog.num_rows == 9
+    assert catalog.read(["title"])["title"].to_pylist() == [
+        f"{part}-{n}" for part in (1, 2, 10) for n in range(3)
+    ]
+
+
+def test_parts_of_different_schemas_are_refused_by_name(make_catalog: MakeCatalog) -> None:
+    make_catalog([{"title": "a"}], "feed/1.parquet")
+    folder = make_catalog([{"title": "a", "price": 1}], "feed/2.parquet").parent
+    with pytest.raises(CatalogError, match=r"2\.parquet has other columns or types than 1\.parq"):
+        Catalog(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("", "a.csv", "a.csv"),
+        ("image,title\n", "a.csv", "no rows"),
+        ("image,title", "a.csv", "a.csv"),
+        ("image,title\na.jpg\n", "a.csv", "Expected 2 columns, got 1"),
+        ("PAR1 it is not", "a.parquet", "a.parquet"),
+        ("", "a.parquet", "a.parquet"),
+        ("x", "a.xlsx", "ends in .parquet or .csv, not '.xlsx'"),
+        ("x", "catalog", "ends in .parquet or .csv, not ''"),
+    ],
+)
+def test_file_that_is_no_catalog_is_refused_with_a_hint(
+    tmp_path: Path, content: str, name: str, message: str
+) -> None:
+    with pytest.raises(CatalogError) as caught:
+        Catalog(write(tmp_path, content, name))
+    assert message in caught.value.message
+    assert str(tmp_path / name) in caught.value.message
+    assert caught.value.hint
+
+
+def test_missing_catalog_names_the_catalogs_beside_it(make_catalog: MakeCatalog) -> None:
+    there = make_catalog([{"title": "a"}], "products.csv")
+    with pytest.raises(CatalogError, match="no such catalog") as caught:
+        Catalog(there.with_name("product.csv"))
+    assert "'products.csv'" in caught.value.hint
+    with pytest.raises(CatalogError) as caught:
+        Catalog(there.parent / "nowhere" / "a.csv")
+    assert "no folder" in caught.value.hint
+
+
+def test_empty_parquet_and_a_folder_without_parts_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"title": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(CatalogError, match="has no rows"):
+        Catalog(tmp_path / "a.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CatalogError, match=r"without \.parquet files"):
+        Catalog(tmp_path / "empty")
+
+
+def test_wrong_column_names_those_that_are_there(make_catalog: MakeCatalog) -> None:
+    catalog = Catalog(make_catalog([{"picture": "a", "name": "b"}]))
+    with pytest.raises(CatalogError, match="it has: 'picture', 'name'") as caught:
+        input_columns(catalog, Columns())
+    assert "--image-column" in caught.value.hint
+    with pytest.raises(CatalogError, match="no column 'pictures'") as caught:
+        input_columns(catalog, Columns(image="pictures"))
+    assert "Did you mean 'picture'?" in caught.value.hint
+    with pytest.raises(CatalogError, match="no label column 'color'; it has: 'picture'"):
+        read_products(catalog.path, Columns("picture", "name"), ["color"])
+
+
+def test_damaged_second_half_is_a_catalog_error_while_streaming(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 40)).astype(np.uint8)
+    titles = [row.tobytes().hex() for row in noise]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"title": titles}), path, row_group_size=1000, compression="zstd")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 + 2000
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=r"a\.parquet"):
+        list(Catalog(path).batches(64))
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_columns_of_every_string_type_are_text(kind: pa.DataType) -> None:
+    batch = pa.record_batch({"title": pa.array(["a", "", "  ", None, "é"]).cast(kind)})
+    assert strings(batch, "title", Path("x")) == ["a", None, None, None, "é"]
+
+
+def test_column_without_a_text_form_is_a_catalog_error() -> None:
+    batch = pa.record_batch({"title": pa.array([["a"], ["b"]])})
+    with pytest.raises(CatalogError, match=r"'title' holds list.*not text"):
+        strings(batch, "title", Path("x"))
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def numbers(count: int) -> Iterator[pa.RecordBatch]:
+    return (pa.record_batch({"n": pa.array([n])}) for n in range(count))
+
+
+SCHEMA = pa.schema([("n", pa.int64())])
+
+
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_output_is_whole_under_its_name_and_leaves_nothing_else(tmp_path: Path, count: int) -> None:
+    out = tmp_path / "out.parquet"
+    with ParquetOutput(out, SCHEMA) as output:
+        for batch in numbers(count):
+            output.write(batch)
+            assert not out.exists()
+    assert pq.read_table(out)["n"].to_pylist() == list(range(count))
+    assert listing(tmp_path) == ["out.parquet"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, CatalogError])
+@pytest.mark.parametrize("num_rows", [1, ROW_GROUP_ROWS + 1])
+def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
+    tmp_path: Path, error: type[BaseException], num_rows: int
+) -> None:
+    out = write(tmp_path, "of the last run", "out.parquet")
+    with pytest.raises(error), ParquetOutput(out, SCHEMA) as output:
+        output.write(pa.record_batch({"n": pa.array(range(num_rows))}))
+        raise error("in the middle")
+    assert out.read_text() == "of the last run"
+    assert listing(tmp_path) == ["out.parquet"]
+
+
+def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    for out in (tmp_path / "nowhere" / "a.parquet", write(tmp_path, "", "file") / "a.parquet"):
+        with pytest.raises(OutputError, match="cannot write") as caught:
+            ParquetOutput(out, SCHEMA)
+        assert "--out" in caught.value.hint
+    assert listing(tmp_path) == ["file"]
+
+
+def test_output_that_is_a_folder_is_refused_before_the_first_row(make_catalog: MakeCatalog) -> None:
+    path = make_catalog([{"title": "a"}])
+    folder = path.with_name("out.parquet")
+    folder.mkdir()
+    with pytest.raises(OutputError):
+        check_out(Catalog(path), folder)
+
+
+@pytest.mark.parametrize("name", ["feed.csv", "feed.parquet", "feed"])
+def test_default_output_is_beside_the_catalog(tmp_path: Path, name: str) -> None:
+    assert default_out(tmp_path / name) == tmp_path / "feed.labeled.parquet"
+
+
+def test_default_output_of_the_current_folder_has_the_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "feed").mkdir()
+    monkeypatch.chdir(tmp_path / "feed")
+    assert default_out(Path()).resolve() == tmp_path / "feed.labeled.parquet"

@@ -1,0 +1,207 @@
+"""The command line: exit codes, two lines on stderr, nothing where nobody looks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tagger import cli
+from tagger.errors import (
+    CatalogError,
+    ModelError,
+    OutputError,
+    TaggerError,
+    TrainingError,
+    UsageError,
+    WeightsError,
+)
+from tagger.version import __version__
+
+from .conftest import MakeCatalog, mixed_rows
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`tagger` with these arguments, in this process."""
+
+    def call(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return Result(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def catalog(make_catalog: MakeCatalog, tmp_path: Path) -> Path:
+    """Ten products."""
+    return make_catalog(mixed_rows(tmp_path, 10), "catalog.csv")
+
+
+def test_every_error_class_has_its_exit_code() -> None:
+    codes = {
+        UsageError: 2,
+        CatalogError: 3,
+        ModelError: 4,
+        TrainingError: 5,
+        OutputError: 6,
+        WeightsError: 7,
+    }
+    assert set(TaggerError.__subclasses__()) == set(codes)
+    for kind, code in codes.items():
+        assert kind("message").exit_code == code
+
+
+def check_error(result: Result, code: int, *words: str) -> None:
+    """Two lines on stderr: the error with all of `words`, and a hint."""
+    assert result.code == code, result.stderr
+    assert result.stdout == ""
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    assert len(hint) > len("hint: ")
+    for word in words:
+        assert word in error
+
+
+def test_usage_errors_exit_with_2(run: Run, catalog: Path, model_dir: Path) -> None:
+    given = ("predict", catalog, "--model", model_dir)
+    check_error(run(*given, "--tasks", ","), 2, "no task")
+    check_error(run(*given, "--tasks", "color,color"), 2, "'color'")
+    check_error(run(*given, "--tasks", "color", "--out", "x.csv"), 2, "x.csv")
+    check_error(run(*given, "--tasks", "color", "--device", "quantum"), 2, "'quantum'")
+    assert run(*given).code == 2
+    assert run(*given, "--tasks", "color", "--colour").code == 2
+    assert run(*given, "--tasks", "color", "--top-k", "0").code == 2
+    assert run("label").code == 2
+
+
+def test_catalog_errors_exit_with_3(run: Run, catalog: Path, model_dir: Path) -> None:
+    options = ("--tasks", "color", "--model", model_dir)
+    check_error(run("predict", catalog.with_name("no.csv"), *options), 3, "no.csv")
+    check_error(run("predict", catalog, "--title-column", "name", *options), 3, "'name'", "'price'")
+    check_error(run("eval", catalog, *options), 3, "no label column 'color'", "'price'")
+
+
+def test_model_errors_exit_with_4_and_name_what_is_known(
+    run: Run, catalog: Path, model_dir: Path
+) -> None:
+    known = ("'color', 'pattern'", "'shape'")
+    for command in ("predict", "eval"):
+        given = (command, catalog, "--tasks")
+        check_error(run(*given, "color,shape", "--model", model_dir), 4, *known)
+        check_error(run(*given, "color", "--model", "no-such"), 4, "no-such", "on the shelf: ")
+        check_error(run(*given, "color", "--model", catalog.parent), 4, "has no config.json")
+
+
+def test_output_errors_exit_with_6(run: Run, catalog: Path, model_dir: Path) -> None:
+    out = catalog.parent / "nowhere" / "a.parquet"
+    options = ("--tasks", "color", "--model", model_dir, "--out", out)
+    check_error(run("predict", catalog, *options), 6, str(out))
+
+
+def test_error_is_printed_as_it_is_and_in_one_line(
+    run: Run, model_dir: Path, make_catalog: MakeCatalog
+) -> None:
+    path = make_catalog([{"[bold]x[/bold]": "a"}], f"{'long name ' * 15}[red].csv")
+    result = run("predict", path, "--tasks", "color", "--model", model_dir)
+    check_error(result, 3, "'[bold]x[/bold]'", path.name)
+
+
+def test_error_about_a_name_with_a_newline_is_still_two_lines(run: Run, tmp_path: Path) -> None:
+    check_error(run("predict", tmp_path / "a\nb.csv", "--tasks", "color"), 3, "no such catalog")
+
+
+def test_bug_keeps_its_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Path, "exists", broken)
+    with pytest.raises(ZeroDivisionError):
+        run("predict", tmp_path / "a.csv", "--tasks", "color")
+
+
+def test_predict_writes_beside_the_catalog_and_says_so(
+    run: Run, catalog: Path, model_dir: Path
+) -> None:
+    result = run("predict", catalog, "--tasks", "pattern,color", "--model", model_dir, "--top-k", 2)
+    out = catalog.parent / "catalog.labeled.parquet"
+    assert result.code == 0
+    assert pq.read_table(out).num_rows == 10
+    names = pq.read_schema(out).names
+    assert names.index("pattern_label") < names.index("color_label")
+    assert str(out) in result.stderr
+    assert "10 rows" in result.stderr
+    assert "could not be used" in result.stderr
+
+
+def test_nothing_moves_in_the_mail_of_a_cron_job(run: Run, catalog: Path, model_dir: Path) -> None:
+    result = run("predict", catalog, "--tasks", "color", "--model", model_dir)
+    assert result.stdout == ""
+    assert not set("\r\x1b%") & set(result.stderr)
+
+
+def test_eval_writes_its_figures(run: Run, make_catalog: MakeCatalog, model_dir: Path) -> None:
+    rows = [{"title": "red shirt", "color": color} for color in ("Red", "Blue", None, "Mauve")]
+    path = make_catalog(rows, "labelled.csv")
+    json = path.parent / "metrics.json"
+    result = run("eval", path, "--tasks", "color", "--model", model_dir, "--json", json)
+    assert result.code == 0
+    assert '"unknown_labels": {\n' in json.read_text()
+    assert "'Mauve'" in result.stderr
+
+
+def test_version_is_printed(run: Run) -> None:
+    assert run("--version").stdout.strip() == f"tagger {__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["predict", "--help"], ["train", "--help"], ["predict", "no.csv", "--tasks", "a"]],
+    ids=" ".join,
+)
+def test_help_and_early_errors_do_not_wait_for_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('LOADED', sorted({'torch', 'pandas', 'open_clip',"
+        " 'matplotlib', 'sklearn'} & set(sys.modules))))\n"
+        "from tagger.cli import main\n"
+        f"sys.argv = ['tagger', *{arguments!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "LOADED []" in done.stdout
+
+
+def test_module_runs_as_a_command(catalog: Path) -> None:
+    command = [sys.executable, "-m", "tagger.cli", "predict", str(catalog), "--tasks", ","]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2

@@ -1,0 +1,130 @@
+"""Losses, class weights, augmentation, optimisers, schedule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tagger.augment import augment_pixels, augment_titles
+from tagger.config import Training
+from tagger.fit import multitask_loss
+from tagger.model import Output
+from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
+from tagger.scrub import giveaways, words_of
+from tagger.tasks import UNLABELED
+from tests.test_model import make_model
+
+RECIPE = Training(label_smoothing=0.0)
+
+
+def output(logits: torch.Tensor, answerable: bool = True) -> Output:
+    weight = 0.5 if answerable else 0.0
+    return Output({"color": logits}, torch.full((len(logits), 1, 2), weight))
+
+
+def loss(logits: torch.Tensor, target: list[int], answerable: bool = True) -> torch.Tensor:
+    targets = {"color": torch.tensor(target)}
+    weights = {"color": torch.ones(logits.shape[1])}
+    return multitask_loss([(1.0, output(logits, answerable))], targets, weights, RECIPE)
+
+
+def test_products_without_a_label_change_neither_loss_nor_gradient() -> None:
+    logits = torch.randn(4, 3, requires_grad=True)
+    whole = loss(logits, [0, UNLABELED, 2, UNLABELED])
+    torch.testing.assert_close(whole, loss(logits[[0, 2]], [0, 2]))
+    whole.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert bool((logits.grad[[1, 3]] == 0).all())
+    assert bool((logits.grad[[0, 2]] != 0).any())
+
+
+def test_a_batch_without_any_label_or_answerable_product_costs_nothing() -> None:
+    assert float(loss(torch.randn(2, 3), [UNLABELED, UNLABELED])) == 0
+    assert float(loss(torch.randn(2, 3), [0, 1], answerable=False)) == 0
+
+
+def test_losses_add_over_tasks_and_views_with_their_weights() -> None:
+    logits, target = torch.randn(5, 3), {"color": torch.tensor([0, 1, 2, 0, 1])}
+    weights = {"color": torch.ones(3)}
+    one = multitask_loss([(1.0, output(logits))], target, weights, RECIPE)
+    both = multitask_loss([(1.0, output(logits)), (0.5, output(logits))], target, weights, RECIPE)
+    torch.testing.assert_close(both, 1.5 * one)
+
+
+def test_augmented_pictures_keep_shape_range_and_mean_color() -> None:
+    pixels = torch.zeros(64, 3, 20, 16, dtype=torch.uint8)
+    pixels[:, 0] = 200
+    generator = torch.Generator().manual_seed(0)
+    changed = augment_pixels(pixels, Training(erase=0.0), generator)
+    assert changed.shape == pixels.shape
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 255
+    assert bool((changed[:, 1:] == 0).all())  # never the hue
+    assert float(changed[:, 0].std()) > 1  # but the brightness
+
+
+def test_augmentation_follows_from_its_generator() -> None:
+    pixels = torch.randint(0, 255, (8, 3, 20, 16), dtype=torch.uint8)
+    recipe = Training(erase=0.5)
+    one = augment_pixels(pixels, recipe, torch.Generator().manual_seed(3))
+    other = augment_pixels(pixels, recipe, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_augmented_titles_lose_words_in_order_but_never_all_and_absent_stays_absent() -> None:
+    titles: list[str | None] = ["Acme Men Blue Striped Polo Shirt", None, "Blue"] * 50
+    words = [giveaways(["Blue", "Red"]), giveaways(["Striped"])]
+    recipe = Training(word_dropout=0.4, scrub=0.5)
+    changed = augment_titles(titles, words, recipe, torch.Generator().manual_seed(0))
+    assert any(a != b for a, b in zip(changed, titles, strict=True))
+    for new, old in zip(changed, titles, strict=True):
+        assert (new is None) == (old is None)
+        if new is not None and old is not None:
+            left = iter(words_of(old))
+            assert words_of(new)
+            assert all(word in left for word in words_of(new))
+
+
+def test_scrubbing_alone_takes_out_exactly_the_words_of_labels() -> None:
+    recipe = Training(word_dropout=0.0, scrub=1.0)
+    words = [giveaways(["Blue"]), giveaways(["Striped"])]
+    titles: list[str | None] = ["Acme Blue Striped Shirt"] * 60
+    seen = set(augment_titles(titles, words, recipe, torch.Generator().manual_seed(0)))
+    assert seen == {
+        "Acme Blue Striped Shirt",
+        "Acme Striped Shirt",
+        "Acme Blue Shirt",
+        "Acme Shirt",
+    }
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.4
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_parameter_is_optimised_once_and_towers_have_their_own_rate(optimizer: str) -> None:
+    model = make_model()
+    recipe = Training(optimizer=optimizer, lr=1e-3, tower_lr=1e-5)  # type: ignore[arg-type]
+    optimizers = build_optimizers(model, recipe)
+    groups = [group for o in optimizers for group in o.param_groups]
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    assert any(isinstance(o, Muon) for o in optimizers) == (optimizer == "muon")
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rates[id(model.text_tower.embedding.weight)] == 1e-5  # type: ignore[union-attr]
+    assert rates[id(model.modality_attention.w)] == 1e-3
+
+
+def test_the_schedule_warms_up_to_one_and_ends_near_zero() -> None:
+    shares = [schedule(step, 200, 0.1) for step in range(200)]
+    assert max(shares) == pytest.approx(1.0, abs=0.01)
+    assert shares[:20] == sorted(shares[:20])
+    assert shares[20:] == sorted(shares[20:], reverse=True)
+    assert math.isclose(shares[-1], 0.01, abs_tol=0.01)

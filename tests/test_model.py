@@ -1,0 +1,147 @@
+"""CMA-CLIP: what its attention promises."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+
+from tagger.config import Architecture, Config, ConvTower, Fusion, Preprocess, TokenTower
+from tagger.model import IMAGE, TEXT, CMAClip, Output
+from tagger.tasks import Task
+
+CONFIG = Config(
+    architecture=Architecture(
+        image=ConvTower(widths=(8, 16), depths=(1, 1)),
+        text=TokenTower(vocabulary_size=60, context_length=16, width=16, layers=2, heads=2),
+    ),
+    fusion=Fusion(width=16, layers=2, heads=2, head_width=16),
+    preprocess=Preprocess(height=16, width=12),
+    tasks=(Task("color", ("Black", "Red", "White")), Task("pattern", ("Solid", "Striped"))),
+)
+BATCH = 6
+
+
+def make_model(**fusion: object) -> CMAClip:
+    torch.manual_seed(0)
+    changed = msgspec.structs.replace(CONFIG.fusion, **fusion)
+    model = CMAClip(msgspec.structs.replace(CONFIG, fusion=changed)).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def make_inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (BATCH, 3, 16, 12), generator=generator, dtype=torch.uint8)
+    ids = torch.randint(3, 60, (BATCH, 7), generator=generator)
+    lengths = torch.randint(1, 8, (BATCH,), generator=generator)
+    return pixels, torch.ones(BATCH, dtype=torch.bool), ids, torch.arange(7) < lengths[:, None]
+
+
+def assert_same(one: Output, other: Output) -> None:
+    torch.testing.assert_close(one.modality_weights, other.modality_weights)
+    for name, logits in one.logits.items():
+        torch.testing.assert_close(logits, other.logits[name])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_modality_weights_sum_to_one_per_task(shared: bool) -> None:
+    weights = make_model(shared_attention=shared)(*make_inputs()).modality_weights
+    assert weights.shape == (BATCH, 2, 2)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(BATCH, 2))
+    assert bool((weights > 0).all())
+
+
+def test_attention_vectors_are_per_task_and_shared_by_the_modalities_unless_asked() -> None:
+    assert make_model().modality_attention.w.shape == (2, 1, 16)
+    assert make_model(shared_attention=False).modality_attention.w.shape == (2, 2, 16)
+
+
+@torch.no_grad()
+def test_an_absent_picture_weighs_nothing_and_no_pixel_of_it_changes_any_output() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    absent = torch.zeros_like(present)
+    one = model(pixels, absent, ids, mask)
+    other = model(255 - pixels, absent, ids, mask)
+    assert_same(one, other)
+    assert bool((one.modality_weights[..., IMAGE] == 0).all())
+    assert bool((one.modality_weights[..., TEXT] == 1).all())
+
+
+@torch.no_grad()
+def test_an_absent_title_weighs_nothing_and_no_word_of_it_changes_any_output() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    absent = torch.zeros_like(mask)
+    one = model(pixels, present, ids, absent)
+    other = model(pixels, present, (ids + 11) % 60, absent)
+    assert_same(one, other)
+    assert bool((one.modality_weights[..., TEXT] == 0).all())
+
+
+@torch.no_grad()
+def test_a_modality_absent_row_by_row_equals_one_absent_for_the_whole_batch() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    no_image = model.encode_image(pixels, torch.zeros_like(present))
+    no_text = model.encode_text(ids, torch.zeros_like(mask))
+    assert_same(model.fuse(None, text), model.fuse(no_image, text))
+    assert_same(model.fuse(image, None), model.fuse(image, no_text))
+
+
+@torch.no_grad()
+def test_a_product_without_any_modality_weighs_nothing_and_is_finite() -> None:
+    pixels, present, ids, mask = make_inputs()
+    output = make_model()(pixels, torch.zeros_like(present), ids, torch.zeros_like(mask))
+    assert bool((output.modality_weights == 0).all())
+    assert all(bool(logits.isfinite().all()) for logits in output.logits.values())
+
+
+@torch.no_grad()
+def test_products_of_a_batch_do_not_see_each_other() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    present[2] = False
+    mask[4] = False
+    together = model(pixels, present, ids, mask)
+    for row in range(BATCH):
+        one = slice(row, row + 1)
+        alone = model(pixels[one], present[one], ids[one], mask[one])
+        torch.testing.assert_close(alone.modality_weights, together.modality_weights[one])
+        for name in alone.logits:
+            torch.testing.assert_close(alone.logits[name], together.logits[name][one])
+
+
+@torch.no_grad()
+def test_padding_of_titles_changes_nothing() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    more_ids = torch.cat([ids, torch.randint(0, 60, (BATCH, 5))], 1)
+    more_mask = torch.cat([mask, torch.zeros(BATCH, 5, dtype=torch.bool)], 1)
+    assert_same(model(pixels, present, ids, mask), model(pixels, present, more_ids, more_mask))
+
+
+@torch.no_grad()
+def test_both_modalities_change_the_answer() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    base = model(pixels, present, ids, mask).logits["color"]
+    assert not torch.allclose(base, model(255 - pixels, present, ids, mask).logits["color"])
+    assert not torch.allclose(base, model(pixels, present, (ids + 5) % 60, mask).logits["color"])
+
+
+@torch.no_grad()
+def test_patches_and_words_see_each_other_before_the_globals_are_weighed() -> None:
+    model = make_model(shared_attention=True)
+    pixels, present, ids, mask = make_inputs()
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    changed = model.encode_image(255 - pixels, present)
+    # Only a patch token differs, neither global token does: the attention must carry it over.
+    tokens = image.tokens.clone()
+    tokens[:, 1] = changed.tokens[:, 1]
+    mixed = model.fuse(type(image)(tokens, image.mask), text)
+    assert not torch.allclose(mixed.logits["color"], model.fuse(image, text).logits["color"])

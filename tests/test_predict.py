@@ -1,0 +1,324 @@
+"""Prediction: N rows in, N rows out, in order; absent means absent; nothing hangs on the batch."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import tagger
+from tagger.bundle import Bundle
+from tagger.catalog import Catalog, Columns
+from tagger.errors import CatalogError, ModelError, UsageError
+from tagger.images import Pixels
+from tagger.predict import label, label_batches, predict_catalog
+from tagger.version import __version__
+
+from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles
+
+NAMES = [task.name for task in TASKS]
+
+
+def predict(tiny: Bundle, path: Path, top_k: int | None = None, limit: int | None = None) -> pa.Table:
+    out = path.parent / "out.parquet"
+    predict_catalog(tiny, Catalog(path), out, NAMES, top_k=top_k, limit=limit)
+    return pq.read_table(out)
+
+
+def new_columns(tiny: Bundle, path: Path, batch_rows: int) -> pa.Table:
+    batches = Catalog(path).batches(batch_rows)
+    pairs = label_batches(tiny, batches, TASKS, Columns(), path.parent, 3)
+    return pa.Table.from_batches([new for _, new in pairs])
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
+@pytest.mark.parametrize("count", [1, 64, 150])
+def test_every_row_comes_out_in_order_with_its_columns_unchanged(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, name: str, count: int
+) -> None:
+    path = make_catalog(mixed_rows(tmp_path, count), name)
+    given = Catalog(path).read(["id", "image", "title", "price"])
+    table = predict(tiny, path)
+    assert table.num_rows == count
+    assert table.column_names[:4] == given.column_names
+    assert table.select(range(4)).cast(given.schema).equals(given)
+
+
+def test_new_columns_are_those_of_the_design(tiny: Bundle, make_catalog: MakeCatalog) -> None:
+    table = predict(tiny, make_catalog([{"title": "red shirt"}]), top_k=2)
+    ends = ("label", "confidence", "image_weight", "text_weight", "status", "top_k")
+    assert table.column_names == ["title", "image_status", "title_status"] + [
+        f"{task}_{end}" for task in NAMES for end in ends
+    ]
+    for task in NAMES:
+        assert table.schema.field(f"{task}_label").type == pa.string()
+        for end in ends[1:4]:
+            assert table.schema.field(f"{task}_{end}").type == pa.float32()
+
+
+def rich_table() -> pa.Table:
+    """Three products with a column of every type that feeds come with."""
+    when = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, dt.UTC)
+    point = pa.struct([("x", pa.int8()), ("tags", pa.list_(pa.string()))])
+    return pa.table(
+        {
+            "title": pa.array(["red shirt", None, "blue bag"], pa.large_string()),
+            "image": pa.array(["a.jpg", None, "b.jpg"]).dictionary_encode(),
+            "nested": pa.array([{"x": 1, "tags": ["a", None]}, None, {"x": 2, "tags": []}], point),
+            "price": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("-2.05")]),
+            "when": pa.array([when, None, when], pa.timestamp("us", "Asia/Kolkata")),
+            "nanos": pa.array([1, None, 3], pa.timestamp("ns")),
+            "day": pa.array([dt.date(2026, 1, 2)] * 3),
+            "blob": pa.array([b"\0\xff", None, b""], pa.large_binary()),
+            "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32())),
+            "nothing": pa.nulls(3),
+            "vector": pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float32(), 2)),
+            "flag": [True, None, False],
+            "small": pa.array([1, 2, 3], pa.uint8()),
+        },
+        metadata={"made_by": "the feed"},
+    )
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parquet_columns_of_every_type_survive(tiny: Bundle, tmp_path: Path, parts: int) -> None:
+    table = rich_table()
+    (tmp_path / "feed").mkdir()
+    for part in range(parts):
+        pq.write_table(table, tmp_path / "feed" / f"{part}.parquet")
+    labelled = predict(tiny, tmp_path / "feed")
+    kept = labelled.select(table.column_names)
+    assert kept.schema.equals(table.schema)
+    assert kept.equals(pa.concat_tables([table] * parts).unify_dictionaries())
+    assert labelled.schema.metadata[b"made_by"] == b"the feed"
+
+
+def test_metadata_names_version_and_model(tiny: Bundle, make_catalog: MakeCatalog) -> None:
+    metadata = predict(tiny, make_catalog([{"title": "red"}])).schema.metadata
+    assert metadata[b"tagger_version"].decode() == __version__
+    assert metadata[b"tagger_model_sha256"].decode() == tiny.sha256
+    assert len(tiny.sha256) == 64
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_weights_statuses_and_labels_fit_what_each_product_has(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, seed: int
+) -> None:
+    frame = predict(tiny, make_catalog(mixed_rows(tmp_path, 90, seed))).to_pandas()
+    image, title = frame["image_status"] == "ok", frame["title_status"] == "ok"
+    assert {(i, t) for i, t in zip(image, title, strict=True)} == {
+        (a, b) for a in (True, False) for b in (True, False)
+    }
+    assert set(frame["image_status"]) == {"ok", "missing", "not_found", "unreadable"}
+    neither = ~image & ~title
+    for task in TASKS:
+        weights = frame[[f"{task.name}_image_weight", f"{task.name}_text_weight"]].to_numpy()
+        assert np.allclose(weights[~neither].sum(axis=1), 1, atol=1e-6)
+        assert (weights[~image & title] == [0, 1]).all()
+        assert (weights[image & ~title] == [1, 0]).all()
+        assert (weights[image & title] > 0).all()
+        assert np.isnan(weights[neither]).all()
+        assert frame.loc[neither, f"{task.name}_label"].isna().all()
+        assert frame.loc[neither, f"{task.name}_confidence"].isna().all()
+        assert (frame[f"{task.name}_status"] == np.where(neither, "error", "ok")).all()
+        assert frame.loc[~neither, f"{task.name}_label"].isin(task.labels).all()
+        assert frame.loc[~neither, f"{task.name}_label"].nunique() > 1
+        assert frame.loc[~neither, f"{task.name}_confidence"].between(1 / len(task.labels), 1).all()
+
+
+def close(left: pa.Table, right: pa.Table) -> None:
+    """Equal strings, floats within 1e-5."""
+    for name in left.column_names:
+        if pa.types.is_floating(left.schema.field(name).type):
+            pairs = (t[name].to_numpy() for t in (left, right))
+            np.testing.assert_allclose(*pairs, atol=1e-5, err_msg=name)
+        elif not name.endswith("_top_k"):
+            assert left[name].to_pylist() == right[name].to_pylist(), name
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 7, 64, 200])
+def test_batch_size_changes_no_answer(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, batch_rows: int
+) -> None:
+    path = make_catalog(mixed_rows(tmp_path, 70))
+    close(new_columns(tiny, path, 33), new_columns(tiny, path, batch_rows))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_of_the_rows_changes_no_answer(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, seed: int
+) -> None:
+    rows = mixed_rows(tmp_path, 40)
+    order = np.random.default_rng(seed).permutation(40)
+    first = new_columns(tiny, make_catalog(rows), 16)
+    shuffled = new_columns(tiny, make_catalog([rows[k] for k in order]), 16)
+    close(first.take(pa.array(order)), shuffled)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_pixel_of_an_absent_picture_and_no_word_of_an_absent_title_counts(
+    tiny: Bundle, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (8, 3, 32, 24), generator=generator, dtype=torch.uint8)
+    ids = torch.randint(3, 20, (8, 9), generator=generator)
+    image, text = torch.tensor([0, 0, 1, 1] * 2).bool(), torch.tensor([0, 1, 0, 1] * 2).bool()
+    other_pixels = torch.where(image[:, None, None, None], pixels, 255 - pixels)
+    other_ids = torch.where(text[:, None], ids, ids.flip(1) + 20)
+    mask = text[:, None].expand(-1, 9)
+    with torch.inference_mode():
+        first = tiny.model(pixels, image, ids, mask)
+        second = tiny.model(other_pixels, image, other_ids, mask)
+        all_given = tiny.model(pixels, image | True, ids, mask | True)
+    assert torch.equal(first.modality_weights, second.modality_weights)
+    for task in NAMES:
+        assert torch.equal(first.logits[task], second.logits[task])
+        changed = (first.logits[task] - all_given.logits[task]).abs().amax(1) > 1e-4
+        assert changed.tolist() == (~(image & text)).tolist()
+
+
+def test_absent_modalities_are_left_out_of_the_columns_too(tiny: Bundle) -> None:
+    rng = np.random.default_rng(0)
+    pictures: list[Pixels] = [rng.integers(0, 256, (32, 24, 3), dtype=np.uint8) for _ in range(6)]
+    titles: list[str | None] = list(random_titles(6))
+    bad = [(None, "unreadable")] * 6
+    good = [(picture, "ok") for picture in pictures]
+    none: list[str | None] = [None] * 6
+    title_only = label(tiny, bad, titles, TASKS, None)  # type: ignore[arg-type]
+    image_only = label(tiny, good, none, TASKS, None)  # type: ignore[arg-type]
+    for task in NAMES:
+        assert title_only.column(f"{task}_image_weight").to_pylist() == [0.0] * 6
+        assert image_only.column(f"{task}_text_weight").to_pylist() == [0.0] * 6
+        assert len(set(image_only.column(f"{task}_confidence").to_pylist())) == 6
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 99])
+def test_top_k_is_sorted_and_starts_with_the_label(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, top_k: int
+) -> None:
+    table = predict(tiny, make_catalog(mixed_rows(tmp_path, 30)), top_k=top_k)
+    for task in TASKS:
+        for row in table.to_pylist():
+            ranked = row[f"{task.name}_top_k"]
+            if row[f"{task.name}_status"] == "error":
+                assert ranked is None
+                continue
+            assert ranked[0] == {
+                "label": row[f"{task.name}_label"],
+                "confidence": row[f"{task.name}_confidence"],
+            }
+            confidences = [entry["confidence"] for entry in ranked]
+            assert confidences == sorted(confidences, reverse=True)
+            assert len({e["label"] for e in ranked}) == len(ranked) == min(top_k, len(task.labels))
+            assert sum(confidences) == pytest.approx(1) or top_k < len(task.labels)
+
+
+@pytest.mark.parametrize("limit", [1, 64, 65, 500])
+def test_limit_reads_the_first_rows(tiny: Bundle, make_catalog: MakeCatalog, limit: int) -> None:
+    path = make_catalog([{"title": title, "n": n} for n, title in enumerate(random_titles(100))])
+    assert predict(tiny, path, limit=limit)["n"].to_pylist() == list(range(min(limit, 100)))
+
+
+def test_python_gives_what_the_command_gives(
+    tiny: Bundle, model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = mixed_rows(tmp_path, 70)
+    written = predict(tiny, make_catalog(rows), top_k=2).to_pandas()
+    index = pd.Index([f"sku {n % 50}" for n in range(70)], name="sku")
+    frame = pd.DataFrame(rows, index=index)
+    before = frame.copy()
+    labelled = tagger.load(model_dir).predict(frame, image_root=tmp_path, top_k=2)
+    pd.testing.assert_index_equal(labelled.index, index)
+    pd.testing.assert_frame_equal(frame, before)
+    pd.testing.assert_frame_equal(labelled[list(frame)], frame)
+    new = list(written)[4:]
+    pd.testing.assert_frame_equal(labelled[new].reset_index(drop=True), written[new])
+
+
+def test_empty_frame_comes_back_empty_with_the_new_columns(model_dir: Path) -> None:
+    frame = pd.DataFrame({"title": pd.Series([], dtype=str)})
+    labelled = tagger.load(model_dir).predict(frame, ["color"])
+    assert len(labelled) == 0
+    assert "color_label" in labelled
+
+
+@pytest.mark.parametrize("values", [["red", 5], [Path("a.jpg"), None], [b"\xff", "x"]])
+def test_frame_column_that_is_not_text_is_a_catalog_error(
+    model_dir: Path, values: list[object]
+) -> None:
+    with pytest.raises(CatalogError, match="title"):
+        tagger.load(model_dir).predict(pd.DataFrame({"title": pd.Series(values, dtype=object)}))
+
+
+def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
+    with pytest.raises(CatalogError, match="neither column 'image' nor 'title'"):
+        tagger.load(model_dir).predict(pd.DataFrame({"name": ["a"]}))
+
+
+@pytest.mark.parametrize("name", ["color_label", "image_status", "pattern_text_weight"])
+def test_column_that_is_there_already_is_refused(
+    tiny: Bundle, model_dir: Path, make_catalog: MakeCatalog, name: str
+) -> None:
+    row: dict[str, Cell] = {"title": "red", name: "mine"}
+    path = make_catalog([row])
+    with pytest.raises(CatalogError, match=f"column '{name}' already"):
+        predict(tiny, path)
+    with pytest.raises(CatalogError, match=f"column '{name}' already"):
+        tagger.load(model_dir).predict(pd.DataFrame([row]))
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+
+
+@pytest.mark.parametrize("out", ["catalog.parquet", "sub/../catalog.parquet", "out.csv"])
+def test_output_over_the_catalog_or_of_another_kind_is_refused(
+    tiny: Bundle, make_catalog: MakeCatalog, out: str
+) -> None:
+    path = make_catalog([{"title": "red"}])
+    (path.parent / "sub").mkdir()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="--out"):
+        predict_catalog(tiny, Catalog(path), path.parent / out, NAMES)
+    assert path.read_bytes() == before
+
+
+def test_unknown_task_names_the_known_ones(tiny: Bundle) -> None:
+    with pytest.raises(ModelError, match="it knows: 'color', 'pattern'. Did you mean 'color'?"):
+        tiny.task("colour")
+
+
+def test_damaged_catalog_leaves_no_output(tiny: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.csv"
+    long = "red " * 25_000
+    path.write_bytes(b"title\n" + f"{long}\n".encode() * 60 + b"gr\xf6n\n")
+    with pytest.raises(CatalogError, match="UTF8"):
+        predict(tiny, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["catalog.csv"]
+
+
+def test_no_socket_is_opened(
+    model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_catalog(mixed_rows(tmp_path, 10))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert predict(tagger.load(model_dir).bundle, path).num_rows == 10
+
+
+def test_directory_among_the_pictures_does_not_stop_the_run(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    path = make_catalog([{"image": "folder", "title": "red"}, {"image": None, "title": "blue"}])
+    assert predict(tiny, path)["image_status"].to_pylist() == ["not_a_file", "missing"]

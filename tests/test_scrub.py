@@ -1,0 +1,60 @@
+"""Scrubbing takes out the words of the labels, all of them and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tagger.scrub import giveaways, scrub, words_of
+
+LABELS = ("Navy Blue", "Striped", "Off White", "Checked", "Printed", "T-Shirt")
+BYSTANDERS = ("Acme", "Men's", "50%", "cotton", "shoe-lace", "of", "White-ish?", "N°5", "été")
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("spelling", [str, str.lower, str.upper])
+def test_title_loses_every_word_of_a_label_in_any_case(label: str, spelling: type[str]) -> None:
+    left = words_of(scrub(f"Acme {spelling(label)} thing", giveaways([label])))
+    assert {"acme", "thing"} <= set(left)
+    assert not set(left) & {word for word in words_of(label) if len(word) > 2 and word != "off"}
+
+
+@pytest.mark.parametrize(
+    ("label", "spellings"),
+    [
+        ("Striped", ["stripe", "stripes", "striped", "STRIPED"]),
+        ("Printed", ["print", "prints", "printing"]),
+        ("Dots", ["dot", "Dot", "doted"]),
+    ],
+)
+def test_other_endings_of_a_label_go_too(label: str, spellings: list[str]) -> None:
+    assert all(scrub(spelling, giveaways([label])) == "" for spelling in spellings)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_scrubbing_keeps_the_other_words_as_written_and_in_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    others = [str(word) for word in rng.permutation(["Acme", "Men's", "50%", "cotton", "été", "N°5"])]
+    mixed = list(others)
+    for word in rng.choice(["blue", "STRIPED", "Navy", "checks"], 5):
+        mixed.insert(int(rng.integers(0, len(mixed) + 1)), str(word))
+    assert scrub(" ".join(mixed), giveaways(LABELS)) == " ".join(others)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scrubbing_twice_is_scrubbing_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    title = " ".join(rng.choice([*LABELS, *BYSTANDERS], 12))
+    once = scrub(title, giveaways(LABELS))
+    assert scrub(once, giveaways(LABELS)) == once
+    assert not set(words_of(once)) & giveaways(LABELS)
+
+
+def test_no_words_leave_the_title_as_it_is() -> None:
+    assert giveaways([]) == frozenset()
+    assert scrub("Any Title, 2 pcs.", frozenset()) == "Any Title, 2 pcs."
+
+
+@pytest.mark.parametrize("word", ["and", "of", "the", "with", "501"])
+def test_common_words_and_numbers_give_nothing_away(word: str) -> None:
+    assert word not in giveaways([f"Black {word} White"])

@@ -1,0 +1,71 @@
+"""The validation split: by product, not by position; near-duplicates on one side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tagger.scrub import giveaways
+from tagger.split import validation_rows
+
+COLORS = ("Red", "Blue", "Green")
+IGNORED = giveaways(COLORS)
+LETTERS = list("abcdefghijklmnopqrstuvwxyz")
+
+
+def random_products(count: int, seed: int) -> tuple[list[str | None], list[str | None]]:
+    rng = np.random.default_rng(seed)
+    titles: list[str | None] = [
+        " ".join("".join(rng.choice(LETTERS, 5)) for _ in range(4)) for _ in range(count)
+    ]
+    return titles, [f"{number}.jpg" for number in range(count)]
+
+
+def choose(titles: list[str | None], images: list[str | None], seed: int = 0) -> list[bool]:
+    return validation_rows(titles, images, 0.3, seed, IGNORED)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_choice_does_not_depend_on_position_or_company(seed: int) -> None:
+    titles, images = random_products(200, seed)
+    chosen = choose(titles, images)
+    order = np.random.default_rng(seed).permutation(200)[:120]
+    assert choose([titles[k] for k in order], [images[k] for k in order]) == [
+        chosen[k] for k in order
+    ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_part_has_about_the_share_that_was_asked_for(share: float) -> None:
+    titles, images = random_products(2000, seed=1)
+    chosen = validation_rows(titles, images, share, 0, IGNORED)
+    assert abs(sum(chosen) / 2000 - share) < (0.04 if 0 < share < 1 else 1e-9)
+
+
+def test_seeds_choose_differently_and_one_seed_alike() -> None:
+    titles, images = random_products(200, seed=2)
+    assert choose(titles, images, 1) == choose(titles, images, 1) != choose(titles, images, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_duplicates_fall_on_one_side(seed: int) -> None:
+    titles, images = random_products(60, seed)
+    rng = np.random.default_rng(seed)
+    for title, image, side in zip(titles, images, choose(titles, images), strict=True):
+        words = (title or "").split()
+        variants: list[str | None] = [
+            (title or "").upper(),
+            f"{title}, {rng.integers(99)}.",
+            " - ".join(rng.permutation(words)),
+            f"{rng.choice(COLORS)} {title}",
+            f"{title} {words[0]}",
+        ]
+        assert choose(variants, [f"other-{image}"] * 5) == [side] * 5
+
+
+def test_products_without_a_title_are_split_by_their_picture() -> None:
+    _, images = random_products(400, seed=3)
+    for empty in (None, "", "501", "Blue"):
+        chosen = choose([empty] * 400, images)
+        assert 0.2 < sum(chosen) / 400 < 0.4
+        assert choose([empty] * 400, images[::-1]) == chosen[::-1]

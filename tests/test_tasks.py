@@ -1,0 +1,78 @@
+"""Tasks: labels and ids, which labels are learned, the names on the command line."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tagger.errors import UsageError
+from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task, learn_task, parse_names, support
+
+
+def random_labels(seed: int) -> list[str | None]:
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.full(9, 0.4))
+    return [None if k == 8 else f"label {k}" for k in rng.choice(9, 200, p=weights)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("min_support", [1, 8, 500])
+def test_learned_and_left_out_labels_part_at_the_minimum_support(
+    seed: int, min_support: int
+) -> None:
+    labels = random_labels(seed)
+    counts = Counter(label for label in labels if label is not None)
+    task, left_out = learn_task("color", labels, min_support)
+    assert task.name == "color"
+    assert list(task.labels) == sorted(task.labels)
+    assert {label: counts[label] for label in task.labels} | left_out == counts
+    assert all(counts[label] >= min_support for label in task.labels)
+    assert all(count < min_support for count in left_out.values())
+    assert list(left_out.values()) == sorted(left_out.values(), reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_order_of_the_products_does_not_change_the_task(seed: int) -> None:
+    labels = random_labels(seed)
+    shuffled = list(labels)
+    np.random.default_rng(seed).shuffle(shuffled)  # type: ignore[arg-type]
+    assert learn_task("color", labels, 5)[0] == learn_task("color", shuffled, 5)[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_label_ids_lead_back_to_the_labels(seed: int) -> None:
+    labels = random_labels(seed)
+    task, left_out = learn_task("color", labels, 10)
+    ids = task.label_ids(labels)
+    assert ids == [task.label_id(label) for label in labels]
+    for label, label_id in zip(labels, ids, strict=True):
+        if label is None:
+            assert label_id == UNLABELED
+        elif label in left_out:
+            assert label_id == UNKNOWN_LABEL
+        else:
+            assert task.labels[label_id] == label
+
+
+def test_support_counts_labelled_products() -> None:
+    assert support([None, "a", "", None, "a"]) == 3
+    assert support([]) == 0
+
+
+@pytest.mark.parametrize("text", ["color,pattern", " color , pattern ", "color,,pattern,"])
+def test_task_names_are_split_at_commas(text: str) -> None:
+    assert parse_names(text) == ["color", "pattern"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "no task"), (" , ", "no task"), ("a,b,a", "'a'")])
+def test_no_name_or_one_name_twice_is_a_usage_error(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_names(text)
+    assert caught.value.hint
+
+
+def test_task_keeps_the_order_of_its_labels() -> None:
+    task = Task("size", ("S", "M", "L"))
+    assert [task.label_id(label) for label in ("S", "M", "L")] == [0, 1, 2]

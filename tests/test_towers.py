@@ -1,0 +1,197 @@
+"""The towers are used rightly: their global tokens are open_clip's own embeddings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tagger.config import ConvTower, TokenTower
+from tagger.errors import ModelError, WeightsError
+from tagger.towers import ConvImageTower, TokenTextTower, load_pretrained, open_clip_towers
+
+TEXT = {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 2}
+VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "tiny-clip": {"embed_dim": 8, "vision_cfg": VIT, "text_cfg": TEXT},
+    "tiny-resnet": {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
+        "text_cfg": TEXT,
+    },
+    "tiny-convnext": {
+        "embed_dim": 8,
+        "vision_cfg": {
+            "timm_model_name": "convnext_atto",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": 64,
+        },
+        "text_cfg": TEXT,
+    },
+    "tiny-siglip-like": {
+        "embed_dim": 192,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 224,
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            **TEXT,
+            "width": 192,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+    },
+    "tiny-coca": {
+        "embed_dim": 8,
+        "vision_cfg": {
+            **VIT,
+            "attentional_pool": True,
+            "attn_pooler_heads": 2,
+            "output_tokens": True,
+        },
+        "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
+        "custom_text": True,
+    },
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("architectures")
+    for name, config in ARCHITECTURES.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+def original(name: str) -> Any:
+    torch.manual_seed(1)
+    model = open_clip.create_model(name, force_custom_text=True).eval()
+    for parameter in model.parameters():  # no layer may stay at a neutral start value
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def titles(batch: int, context_length: int = 12) -> torch.Tensor:
+    """Ids as CLIP's tokenizer makes them: start, words, the highest id at the end, zeros."""
+    ids = torch.zeros(batch, context_length, dtype=torch.long)
+    for row in range(batch):
+        words = torch.randint(1, 97, (2 + row % 6,))
+        ids[row, : len(words) + 2] = torch.tensor([97, *words.tolist(), 98])
+    return ids
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_global_tokens_equal_open_clips_embeddings(name: str, tmp_path: Path) -> None:
+    model = original(name)
+    weights = tmp_path / "weights.safetensors"
+    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, weights)
+    image, text = open_clip_towers(name)
+    load_pretrained(name, str(weights), image, text)
+    image.eval()
+    text.eval()
+    size = ARCHITECTURES[name]["vision_cfg"]["image_size"]
+    pixels, ids = torch.randn(3, 3, size, size), titles(3)
+    with torch.no_grad():
+        image_global, patches = image(pixels)
+        text_global, words = text(ids, ids > 0)
+        unnormalised = {"normalize": False}
+        torch.testing.assert_close(image_global, model.encode_image(pixels, **unnormalised))
+        torch.testing.assert_close(text_global, model.encode_text(ids, **unnormalised))
+    assert image_global.shape == (3, image.width)
+    assert text_global.shape == (3, text.width)
+    assert patches.ndim == 3
+    assert patches.shape[2] == image.token_width
+    assert patches.shape[1] >= 1
+    assert words.shape[2] == text.token_width
+
+
+def test_cutting_a_title_to_its_length_is_exact_for_a_causal_tower() -> None:
+    _, text = open_clip_towers("tiny-clip")
+    text.eval()
+    ids = titles(4)
+    longest = int((ids > 0).sum(1).max())
+    assert text.fixed_length is None
+    with torch.no_grad():
+        whole, _ = text(ids, ids > 0)
+        cut, tokens = text(ids[:, :longest], ids[:, :longest] > 0)
+    torch.testing.assert_close(cut, whole)
+    assert tokens.shape[1] == longest
+
+
+@pytest.mark.parametrize("name", ["tiny-siglip-like", "tiny-coca"])
+def test_towers_that_need_their_whole_context_say_so(name: str) -> None:
+    assert open_clip_towers(name)[1].fixed_length == 12
+
+
+def test_an_unknown_architecture_names_the_nearest() -> None:
+    with pytest.raises(ModelError, match=r"Did you mean 'ViT-B-32'"):
+        open_clip_towers("ViT-B-23")
+
+
+def test_a_text_tower_from_hugging_face_is_refused() -> None:
+    with pytest.raises(ModelError, match="cannot be rebuilt without the network"):
+        open_clip_towers("roberta-ViT-B-32")
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "message"),
+    [("laion2b_s34b", "it has: .*laion2b_s34b_b79k"), ("gone.safetensors", "no such weights file")],
+)
+def test_unknown_weights_name_what_there_is(pretrained: str, message: str) -> None:
+    towers = open_clip_towers("tiny-clip")
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained("ViT-B-32", pretrained, *towers)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    save_file({"visual.nothing": torch.zeros(1)}, weights)
+    with pytest.raises(WeightsError, match="could not be loaded"):
+        load_pretrained("tiny-clip", str(weights), *open_clip_towers("tiny-clip"))
+
+
+def test_pickled_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path(tmp_path / "harm").touch, ())
+
+    torch.save({"state_dict": Harmful()}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError):
+        load_pretrained("tiny-clip", str(tmp_path / "weights.pt"), *open_clip_towers("tiny-clip"))
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 60), (64, 64), (224, 224)])
+def test_conv_tower_takes_any_size_and_its_global_token_is_the_mean(
+    height: int, width: int
+) -> None:
+    tower = ConvImageTower(ConvTower(widths=(8, 12, 16), depths=(1, 2, 1))).eval()
+    pooled, tokens = tower(torch.randn(2, 3, height, width))
+    assert tokens.shape[0] == 2
+    assert tokens.shape[2] == 16
+    torch.testing.assert_close(pooled, tokens.mean(1))
+
+
+def test_text_tower_reads_its_global_token_at_the_end_and_ignores_padding() -> None:
+    tower = TokenTextTower(TokenTower(vocabulary_size=50, width=8, layers=2, heads=2)).eval()
+    ids = torch.randint(3, 50, (2, 6))
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    pooled, tokens = tower(ids, mask)
+    torch.testing.assert_close(pooled, tokens[:, -1])
+    padded = torch.cat([ids, torch.randint(0, 50, (2, 5))], 1)
+    padding = torch.cat([mask, torch.zeros(2, 5, dtype=torch.bool)], 1)
+    torch.testing.assert_close(tower(padded, padding)[0], pooled)

@@ -1,0 +1,272 @@
+"""Training: what it learns, what it leaves out, what it keeps, and that a kill loses nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tagger import bundle
+from tagger.bundle import load
+from tagger.catalog import Columns
+from tagger.checkpoint import Epoch
+from tagger.config import (
+    Architecture,
+    Config,
+    ConvTower,
+    Fusion,
+    Preprocess,
+    TokenTower,
+    Training,
+    write_config,
+)
+from tagger.errors import OutputError, TrainingError, UsageError
+from tagger.evaluate import evaluate_catalog
+from tagger.train import TrainOptions, TrainResult, train
+from tagger.training_data import Data
+
+COLORS = {"Red": (220, 30, 30), "Green": (30, 180, 60), "Blue": (40, 60, 220)}
+SHAPES = ("Tie", "Belt")
+MADE_UP = ("alba", "brio", "cosa", "dune", "ermo", "fala", "gilo", "hera", "isto", "juno")
+TRAINING = Training(
+    epochs=3,
+    batch_size=16,
+    optimizer="muon",
+    lr=2e-3,
+    tower_lr=2e-3,
+    word_dropout=0.1,
+    scrub=0.3,
+    min_support=4,
+)
+
+
+class Silent:
+    """A monitor that keeps the epochs and can interrupt the run after one of them."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.epochs: list[Epoch] = []
+        self.stop_after = stop_after
+
+    def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None:
+        pass
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        if self.stop_after is not None and len(self.epochs) == self.stop_after:
+            raise KeyboardInterrupt
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("definition")
+    config = Config(
+        architecture=Architecture(
+            image=ConvTower(widths=(8, 16), depths=(1, 1)),
+            text=TokenTower(vocabulary_size=120, context_length=12, width=16, layers=1, heads=2),
+        ),
+        fusion=Fusion(width=16, layers=1, heads=2, mlp_ratio=2, head_width=16),
+        preprocess=Preprocess(height=16, width=12, resize="squash"),
+        training=TRAINING,
+    )
+    write_config(config, folder / "config.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 products: the picture alone tells the color, the title alone tells the shape."""
+    folder = tmp_path_factory.mktemp("catalog")
+    dice = random.Random(0)
+    rows = []
+    for number in range(120):
+        color, shape = dice.choice(list(COLORS)), dice.choice(SHAPES)
+        shade = tuple(min(255, max(0, c + dice.randint(-25, 25))) for c in COLORS[color])
+        Image.new("RGB", (24, 32), shade).save(folder / f"{number}.png")
+        rows.append(
+            {
+                "image": f"{number}.png" if number % 10 else None,
+                "title": f"Brand{dice.choice(MADE_UP)} {dice.choice(MADE_UP)} {shape} {number}"
+                if number % 11
+                else "",
+                "color": color if number % 5 else None,
+                "shape": shape,
+                "rare": "often" if number > 1 else "seldom",
+            }
+        )
+    pd.DataFrame(rows).to_parquet(folder / "catalog.parquet")
+    return folder / "catalog.parquet"
+
+
+@pytest.fixture
+def options(catalog: Path, definition: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(catalog, ["color", "shape"], tmp_path / "model", str(definition))
+
+
+def weights(result_dir: Path) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in load(result_dir).model.state_dict().items()}
+
+
+def run(options: TrainOptions, monitor: Silent | None = None) -> TrainResult:
+    return train(options, monitor or Silent())
+
+
+def test_it_learns_each_task_from_the_modality_that_tells_it(options: TrainOptions) -> None:
+    run(replace(options, epochs=12, batch_size=8))
+    scores = evaluate_catalog(load(options.out), options.catalog, ["color", "shape"]).scores
+    assert (scores["image"]["color"].accuracy or 0) > 0.85  # a tenth has no picture
+    assert (scores["title"]["shape"].accuracy or 0) > 0.85  # an eleventh has no title
+    assert (scores["title"]["color"].accuracy or 1) < 0.7
+    image_weight = {t: scores["both"][t].image_weight or 0 for t in ("color", "shape")}
+    assert image_weight["color"] > image_weight["shape"]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    options: TrainOptions, killed_after: int, tmp_path: Path
+) -> None:
+    whole = replace(options, out=tmp_path / "whole")
+    uninterrupted = run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=killed_after))
+    assert not (options.out / bundle.WEIGHTS).exists()
+    resumed = run(replace(options, resume=True))
+    assert resumed.best_epoch == uninterrupted.best_epoch
+    for one, other in zip(resumed.history, uninterrupted.history, strict=True):
+        assert (one.loss, one.accuracy) == (other.loss, other.accuracy)
+    expected = weights(whole.out)
+    for name, tensor in weights(options.out).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_resumed_with_other_settings(
+    options: TrainOptions,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=1))
+    with pytest.raises(OutputError, match="unfinished") as refused:
+        run(options)
+    assert "--resume" in refused.value.hint
+    with pytest.raises(TrainingError, match="another configuration"):
+        run(replace(options, resume=True, lr=0.5))
+    with pytest.raises(TrainingError, match="another training catalog"):
+        run(replace(options, resume=True, limit=100))
+
+
+def test_a_trained_model_is_never_overwritten(options: TrainOptions) -> None:
+    run(replace(options, epochs=1))
+    with pytest.raises(OutputError, match="trained model already"):
+        run(options)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    outs = [tmp_path / name for name in ("a", "b", "c")]
+    for out, seed in zip(outs, (0, 0, 1), strict=True):
+        run(replace(options, out=out, seed=seed, epochs=1))
+    a, b, c = (weights(out) for out in outs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+
+
+def test_labels_below_the_minimum_support_are_left_out_and_named(options: TrainOptions) -> None:
+    with pytest.raises(TrainingError, match=r"'rare'.*'seldom'"):
+        run(replace(options, tasks=["rare"]))
+
+
+def test_the_directory_is_complete_and_the_checkpoint_is_gone(options: TrainOptions) -> None:
+    run(replace(options, epochs=1, command="tagger train --anything"))
+    assert sorted(path.name for path in options.out.iterdir()) == [
+        "README.md",
+        "config.json",
+        "learning_curve.png",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    card = (options.out / "README.md").read_text()
+    assert "tagger train --anything" in card
+    with Image.open(options.out / "learning_curve.png") as curve:
+        assert curve.width > 600
+
+
+def test_fine_tuning_keeps_what_both_models_know(options: TrainOptions, tmp_path: Path) -> None:
+    run(replace(options, epochs=1))
+    child = replace(options, model=str(options.out), out=tmp_path / "child", tasks=["shape"], lr=0)
+    run(replace(child, epochs=1))
+    parent, tuned = load(options.out), load(child.out)
+    assert [task.name for task in tuned.config.tasks] == ["shape"]
+    mine, theirs = weights(child.out), weights(options.out)
+    same = [n for n in mine if not n.startswith(("heads", "modality")) and "running" not in n]
+    # The rate is 0, so only what was inherited can be there.
+    for name in (n for n in same if "num_batches" not in n):
+        torch.testing.assert_close(mine[name], theirs[name])
+    for name in ("0.weight", "3.weight", "3.bias"):
+        torch.testing.assert_close(mine[f"heads.0.{name}"], theirs[f"heads.1.{name}"])
+    row = parent.model.modality_attention.w[1]
+    torch.testing.assert_close(tuned.model.modality_attention.w[0], row)
+
+
+def test_fine_tuning_takes_new_tasks_and_labels(
+    options: TrainOptions, tmp_path: Path, catalog: Path
+) -> None:
+    run(replace(options, epochs=1))
+    table = pd.read_parquet(catalog)
+    table["color"] = table["color"].replace("Green", "Lime")
+    table["size"] = ["S" if number % 2 else "L" for number in range(len(table))]
+    table.to_parquet(catalog.parent / "new.parquet")
+    child = replace(
+        options,
+        catalog=catalog.parent / "new.parquet",
+        model=str(options.out),
+        out=tmp_path / "child",
+        tasks=["size", "color"],
+        epochs=1,
+    )
+    run(child)
+    labels = {task.name: task.labels for task in load(child.out).config.tasks}
+    assert labels == {"size": ("L", "S"), "color": ("Blue", "Lime", "Red")}
+
+
+@pytest.mark.parametrize("column", ["image", "title"])
+def test_a_catalog_may_lack_a_whole_modality(
+    options: TrainOptions, column: str, catalog: Path
+) -> None:
+    path = catalog.parent / f"without-{column}.parquet"
+    pd.read_parquet(catalog).drop(columns=[column]).to_parquet(path)
+    result = run(replace(options, catalog=path, epochs=1))
+    assert len(result.history) == 1
+
+
+def test_gradient_accumulation_takes_one_step_for_several_batches(
+    options: TrainOptions, definition: Path, tmp_path: Path
+) -> None:
+    config = bundle.read_config(definition / "config.json")
+    training = msgspec.structs.replace(config.training, accumulate=4)
+    folder = tmp_path / "accumulating"
+    folder.mkdir()
+    write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
+    result = run(replace(options, model=str(folder), epochs=2))
+    assert len(result.history) == 2
+
+
+def test_pretrained_weights_are_for_open_clip_towers(options: TrainOptions) -> None:
+    with pytest.raises(UsageError, match="given by their dimensions"):
+        run(replace(options, pretrained="openai"))
+
+
+def test_columns_may_have_other_names(options: TrainOptions, catalog: Path) -> None:
+    path = catalog.parent / "renamed.parquet"
+    names = {"image": "picture", "title": "name"}
+    pd.read_parquet(catalog).rename(columns=names).to_parquet(path)
+    renamed = replace(options, catalog=path, columns=Columns("picture", "name"), epochs=1)
+    one = run(renamed)
+    other = run(replace(options, out=options.out.with_name("other"), epochs=1))
+    assert one.history[0].loss == other.history[0].loss
