@@ -18,7 +18,7 @@ from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
 from tagger.model import CMAClip
 from tagger.tasks import Task
-from tagger.tokenizer import ClipPieces, OwnPieces, Tokenizer, LearnedPieces
+from tagger.tokenizer import ClipPieces, LearnedPieces, OwnPieces, Tokenizer
 from tagger.towers import open_clip_config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"

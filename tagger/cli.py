@@ -28,6 +28,7 @@ ImageRoot = Annotated[
 ]
 ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
+IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
 Model = Annotated[str, typer.Option(help="Trained model: path or shelf name.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...  [default: a GPU if any]")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
@@ -122,6 +123,7 @@ def predict(
     image_root: ImageRoot = None,
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
+    id_column: IdColumn = "id",
 ) -> None:
     """Label a catalog: the same rows come out with a label and a confidence per task."""
     from tagger.catalog import Catalog, Columns
@@ -141,7 +143,7 @@ def predict(
             source,
             target,
             names,
-            Columns(image_column, title_column),
+            Columns(image_column, title_column, id_column),
             image_root,
             top_k,
             limit,

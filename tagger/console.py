@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,14 +170,27 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 def show_prediction(summary: Summary, out: Path) -> None:
     """How many rows, what was wrong with some, and where the result is."""
-    _say_bad("pictures", summary.image_status)
+    _say_bad("pictures", summary.image_status, summary.examples)
     _say_bad("titles", summary.title_status)
     for task, statuses in summary.task_status.items():
         say(f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled")
     say(f"{out}: {summary.num_rows:,} rows")
 
 
-def _say_bad(what: str, statuses: Counter[str]) -> None:
-    bad = [f"{count:,} {status}" for status, count in statuses.most_common() if status != "ok"]
+def _say_bad(
+    what: str, statuses: Counter[str], examples: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    bad = [
+        f"{count:,} {status}" + _such_as(examples, status, count)
+        for status, count in statuses.most_common()
+        if status != "ok"
+    ]
     if bad:
         say(f"{what} that could not be used: {', '.join(bad)}")
+
+
+def _such_as(examples: Mapping[str, Sequence[str]] | None, status: str, count: int) -> str:
+    if not examples:
+        return ""
+    names = examples[status]
+    return f" ({', '.join(names)}{', ...' if count > len(names) else ''})"

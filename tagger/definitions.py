@@ -8,7 +8,7 @@ import msgspec
 
 from tagger import bundle
 from tagger.config import Architecture, Config, Preprocess, read_config
-from tagger.errors import ModelError
+from tagger.errors import ModelError, closest
 
 OPEN_CLIP_RECIPE = "cma-clip-vit-b-32"
 """The definition whose fusion and recipe an architecture named on the command line gets."""
@@ -25,9 +25,12 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
     except ModelError as error:
         import open_clip
 
-        if model not in open_clip.list_models():
+        names = open_clip.list_models()
+        if model not in names:
             raise ModelError(
-                error.message, f"{error.hint}, or an open_clip architecture such as ViT-B-16"
+                error.message,
+                f"{error.hint}, or an open_clip architecture such as ViT-B-16."
+                f"{closest(model, names)}",
             ) from None
         recipe = read_config(bundle.resolve(OPEN_CLIP_RECIPE) / bundle.CONFIG)
         return None, msgspec.structs.replace(

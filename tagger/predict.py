@@ -32,22 +32,32 @@ NUM_THREADS = 8
 READ_AHEAD = 2
 """Batches whose pictures are decoded while the model works on an earlier one."""
 
+NUM_EXAMPLES = 3
+"""Ids that the summary names per status."""
+
 Decoded = tuple[Pixels | None, ImageStatus]
 
 
 @dataclass
 class Summary:
-    """What a run did: rows, and products by status."""
+    """What a run did: rows, products by status, and a few ids of each status that is not ok."""
 
     num_rows: int = 0
     image_status: Counter[str] = field(default_factory=Counter)
     title_status: Counter[str] = field(default_factory=Counter)
     task_status: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, columns: pa.RecordBatch, tasks: Sequence[Task]) -> None:
-        """Count the statuses of one batch of new columns."""
+    def add(
+        self, ids: Sequence[str | None], columns: pa.RecordBatch, tasks: Sequence[Task]
+    ) -> None:
+        """Count the statuses of one batch of new columns; a product without id goes by its row."""
+        images = columns.column("image_status").to_pylist()
+        for number, (name, status) in enumerate(zip(ids, images, strict=True), self.num_rows + 1):
+            if status != "ok" and len(self.examples.setdefault(status, [])) < NUM_EXAMPLES:
+                self.examples[status].append(name or f"row {number}")
         self.num_rows += columns.num_rows
-        self.image_status.update(columns.column("image_status").to_pylist())
+        self.image_status.update(images)
         self.title_status.update(columns.column("title_status").to_pylist())
         for task in tasks:
             counts = self.task_status.setdefault(task.name, Counter())
@@ -131,6 +141,8 @@ def predict_catalog(
     """
     chosen = [bundle.task(name) for name in tasks]
     input_columns(catalog, columns)
+    if columns.id != Columns().id:
+        catalog.require([columns.id], "--id-column")
     new_schema = output_schema(chosen, top_k)
     refuse_overwriting(catalog.schema.names, new_schema, str(catalog.path))
     check_out(catalog, out)
@@ -150,7 +162,7 @@ def predict_catalog(
         for given, new in label_batches(bundle, batches, chosen, columns, root, top_k):
             rows = pa.RecordBatch.from_arrays([*given.columns, *new.columns], schema=schema)
             output.write(rows)
-            summary.add(new, chosen)
+            summary.add(_column(given, columns.id), new, chosen)
             progress(given.num_rows)
     return summary
 

@@ -87,9 +87,7 @@ class OwnPieces:
         self._fast.save(str(directory / FILE_NAME))
 
 
-def learn_pieces(
-    titles: Iterable[str], vocabulary_size: int, context_length: int
-) -> LearnedPieces:
+def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: int) -> LearnedPieces:
     """Lower-cased, accent-free byte-pair encoding of at most `vocabulary_size` pieces.
 
     The same titles give the same pieces. (The trainers of `tokenizers` that mark the start or the

@@ -6,6 +6,8 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +262,8 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     config = open_clip_config(name)
     # force_custom_text gives every architecture the same two members, visual and text.
     # It warns of random weights, which is no news here: others are filled in, or trained.
-    logging.disable(logging.WARNING)
-    try:
+    with _silence():
         model = open_clip.create_model(name, force_custom_text=True, pretrained_text=False)
-    finally:
-        logging.disable(logging.NOTSET)
     return (
         OpenClipImageTower(model.visual, config["embed_dim"], open_clip_image_size(config)),
         OpenClipTextTower(model.text, config["embed_dim"]),
@@ -293,16 +292,27 @@ def load_pretrained(
             "name one of these tags, or a .pt or .safetensors file",
         )
     try:
-        model = open_clip.create_model(
-            name, pretrained=pretrained, force_custom_text=True, weights_only=True
-        )
+        with _silence():
+            model = open_clip.create_model(
+                name, pretrained=pretrained, force_custom_text=True, weights_only=True
+            )
     # The hub client raises errors of a dozen libraries when it is offline or a file is damaged.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(
-            f"weights {pretrained!r} for {name} could not be loaded: {reason}",
+            f"weights {pretrained!r} for {name} could not be loaded: {reason[:200]}",
             "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
             "without --pretrained",
         ) from error
     image.visual.load_state_dict(model.visual.state_dict())
     text.text.load_state_dict(model.text.state_dict())
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """open_clip and the hub client log every retry; the error that is raised says it once."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny seeded model directory and a factory of small catalogs. Nothing is downloaded."""
+"""Fixtures: a tiny seeded model directory, a factory of small catalogs; nothing is downloaded."""
 
 from __future__ import annotations
 

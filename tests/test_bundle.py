@@ -37,7 +37,8 @@ def answer(loaded: Bundle) -> Output:
     pixels = torch.randint(0, 256, (12, 3, 32, 24), generator=generator, dtype=torch.uint8)
     ids, mask = collate_titles(random_titles(12), loaded.tokenizer, loaded.fixed_length)
     with torch.inference_mode():
-        return loaded.model(pixels, torch.ones(12, dtype=torch.bool), ids, mask)
+        output: Output = loaded.model(pixels, torch.ones(12, dtype=torch.bool), ids, mask)
+    return output
 
 
 def same(left: Output, right: Output) -> bool:
@@ -135,7 +136,7 @@ def test_missing_or_damaged_tokenizer_is_a_model_error(copied: Path) -> None:
 def test_tokenizer_of_another_model_is_refused(copied: Path) -> None:
     titles = [f"brand{number} " * 3 for number in range(900)]
     learn_pieces(titles, 900, 16).save(copied)
-    with pytest.raises(ModelError, match="config.json says 200"):
+    with pytest.raises(ModelError, match=r"config\.json says 200"):
         bundle.load(copied)
 
 
@@ -169,7 +170,7 @@ def test_unknown_model_names_the_shelf(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="on the shelf: .*'cma-clip-small'") as caught:
+    with pytest.raises(ModelError, match=r"on the shelf: .*'cma-clip-small'") as caught:
         bundle.load(name)
     assert "--model" in caught.value.hint
     assert ("Did you mean 'cma-clip-small'?" in caught.value.message) == (name == "cma-clip-smal")

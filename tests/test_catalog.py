@@ -17,7 +17,17 @@ from tagger.products import input_columns, read_products
 
 from .conftest import MakeCatalog
 
-ALPHABET = list("aA0 ,;\"'\n\r\t|é漢😀") + ["NA", "null", "NaN", "007", "1e5", "true", "None", "#N/A"]
+ALPHABET = [
+    *"aA0 ,;\"'\n\r\t|é漢😀",
+    "NA",
+    "null",
+    "NaN",
+    "007",
+    "1e5",
+    "true",
+    "None",
+    "#N/A",
+]
 
 
 def write(folder: Path, content: bytes | str, name: str = "catalog.csv") -> Path:
@@ -52,7 +62,9 @@ def test_csv_of_any_strings_reads_back_unchanged(make_catalog: MakeCatalog, seed
     assert rows_of(make_catalog(rows, "catalog.csv"), 7) == rows
 
 
-def test_csv_field_with_newlines_survives_the_boundary_of_a_block(make_catalog: MakeCatalog) -> None:
+def test_csv_field_with_newlines_survives_the_boundary_of_a_block(
+    make_catalog: MakeCatalog,
+) -> None:
     long = "line\n" * (CSV_BLOCK_BYTES // 60)
     rows = [{"id": str(number), "title": f"{number}\n{long}"} for number in range(20)]
     assert rows_of(make_catalog(rows, "catalog.csv")) == rows
@@ -222,15 +234,21 @@ def test_output_is_whole_under_its_name_and_leaves_nothing_else(tmp_path: Path, 
     assert listing(tmp_path) == ["out.parquet"]
 
 
+def write_and_fail(out: Path, rows: pa.RecordBatch, error: type[BaseException]) -> None:
+    with ParquetOutput(out, SCHEMA) as output:
+        output.write(rows)
+        raise error("in the middle")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, CatalogError])
 @pytest.mark.parametrize("num_rows", [1, ROW_GROUP_ROWS + 1])
 def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
     tmp_path: Path, error: type[BaseException], num_rows: int
 ) -> None:
     out = write(tmp_path, "of the last run", "out.parquet")
-    with pytest.raises(error), ParquetOutput(out, SCHEMA) as output:
-        output.write(pa.record_batch({"n": pa.array(range(num_rows))}))
-        raise error("in the middle")
+    rows = pa.record_batch({"n": pa.array(range(num_rows))})
+    with pytest.raises(error):
+        write_and_fail(out, rows, error)
     assert out.read_text() == "of the last run"
     assert listing(tmp_path) == ["out.parquet"]
 

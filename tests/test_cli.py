@@ -135,9 +135,7 @@ def test_error_about_a_name_with_a_newline_is_still_two_lines(run: Run, tmp_path
     check_error(run("predict", tmp_path / "a\nb.csv", "--tasks", "color"), 3, "no such catalog")
 
 
-def test_bug_keeps_its_traceback(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 

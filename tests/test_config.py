@@ -111,7 +111,8 @@ def test_architecture_is_either_a_name_or_both_sizes(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe{", b'{"architecture": {"open_clip": "\xff"}}']
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe{", b'{"architecture": {"open_clip": "\xff"}}'],
 )
 def test_file_that_is_no_config_is_a_model_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)

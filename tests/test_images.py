@@ -44,7 +44,9 @@ def noise(width: int = 30, height: int = 40, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def solid(color: tuple[int, ...], size: tuple[int, int] = (30, 40), mode: str = "RGB") -> Image.Image:
+def solid(
+    color: tuple[int, ...], size: tuple[int, int] = (30, 40), mode: str = "RGB"
+) -> Image.Image:
     return Image.new(mode, size, color)
 
 
@@ -117,7 +119,8 @@ def test_path_to_nothing_is_not_found(tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["with space.jpg", "ünïcode 漢字.jpg", "new\nline.jpg", " a.jpg", "a,b;'\".jpg", "%20.jpg"]
+    "name",
+    ["with space.jpg", "ünïcode 漢字.jpg", "new\nline.jpg", " a.jpg", "a,b;'\".jpg", "%20.jpg"],
 )
 def test_picture_is_found_under_any_name(tmp_path: Path, name: str) -> None:
     noise().save(tmp_path / name, "JPEG")
@@ -249,7 +252,9 @@ def test_photo_is_turned_upright(kind: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("mode", ["squash", "longest", "shortest"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (24, 32), (640, 480)])
-def test_any_size_fits(mode: Literal["squash", "longest", "shortest"], size: tuple[int, int]) -> None:
+def test_any_size_fits(
+    mode: Literal["squash", "longest", "shortest"], size: tuple[int, int]
+) -> None:
     preprocess = Preprocess(height=32, width=24, resize=mode, fill=0)
     pixels = pixels_of(encode(solid(RED, size)), preprocess)
     assert pixels[16, 12, 0] >= 200 or mode == "longest"
@@ -287,7 +292,7 @@ def test_longest_pads_evenly_and_shortest_keeps_the_centre() -> None:
 
 
 def test_decoding_at_a_fraction_looks_as_decoding_in_full() -> None:
-    large = noise(8, 10).resize((1200, 1600), Image.Resampling.BICUBIC)
+    large = noise(8, 10).resize((120, 160), Image.Resampling.BICUBIC)
     exact = np.asarray(
         ImageOps.pad(large, (24, 32), Image.Resampling.BICUBIC, color=WHITE), dtype=int
     )

@@ -34,7 +34,9 @@ def test_other_endings_of_a_label_go_too(label: str, spellings: list[str]) -> No
 @pytest.mark.parametrize("seed", range(10))
 def test_scrubbing_keeps_the_other_words_as_written_and_in_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    others = [str(word) for word in rng.permutation(["Acme", "Men's", "50%", "cotton", "été", "N°5"])]
+    others = [
+        str(word) for word in rng.permutation(["Acme", "Men's", "50%", "cotton", "été", "N°5"])
+    ]
     mixed = list(others)
     for word in rng.choice(["blue", "STRIPED", "Navy", "checks"], 5):
         mixed.insert(int(rng.integers(0, len(mixed) + 1)), str(word))

@@ -37,7 +37,7 @@ def test_learned_and_left_out_labels_part_at_the_minimum_support(
 def test_order_of_the_products_does_not_change_the_task(seed: int) -> None:
     labels = random_labels(seed)
     shuffled = list(labels)
-    np.random.default_rng(seed).shuffle(shuffled)  # type: ignore[arg-type]
+    np.random.default_rng(seed).shuffle(shuffled)
     assert learn_task("color", labels, 5)[0] == learn_task("color", shuffled, 5)[0]
 
 
@@ -66,7 +66,9 @@ def test_task_names_are_split_at_commas(text: str) -> None:
     assert parse_names(text) == ["color", "pattern"]
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "no task"), (" , ", "no task"), ("a,b,a", "'a'")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "no task"), (" , ", "no task"), ("a,b,a", "'a'")]
+)
 def test_no_name_or_one_name_twice_is_a_usage_error(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_names(text)
