@@ -18,7 +18,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 TASKS = ("category", "color", "pattern")
-IDS = ["0003", "0005", "0010", "0024", "0026", "0032", "0041", "0063", "0069", "0083", "0102", "0022"]
+IDS = [
+    "0003",
+    "0005",
+    "0010",
+    "0024",
+    "0026",
+    "0032",
+    "0041",
+    "0063",
+    "0069",
+    "0083",
+    "0102",
+    "0022",
+]
 IMAGE_COLOR, TEXT_COLOR = "#3b78c3", "#e08a2c"
 
 
@@ -36,7 +49,8 @@ def draw_product(axes: Axes, product: pd.Series, root: Path) -> None:
         axes.text(0, y, product[f"{task}_label"], fontsize=8.5, weight="bold", va="center")
         axes.text(0.75, y, f"{confidence:.0%}", fontsize=8, va="center", ha="right")
         axes.barh(y - 0.055, 0.75 * picture, 0.02, color=IMAGE_COLOR)
-        axes.barh(y - 0.055, 0.75 * (confidence - picture), 0.02, 0.75 * picture, color=TEXT_COLOR)
+        title = confidence - picture
+        axes.barh(y - 0.055, 0.75 * title, 0.02, left=0.75 * picture, color=TEXT_COLOR)
     axes.set(xlim=(-0.02, 0.95), ylim=(-0.62, 1.02))
 
 

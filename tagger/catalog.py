@@ -46,10 +46,14 @@ class Catalog:
             self.schema: pa.Schema = (
                 self._open_csv().schema if not self._parts else pq.read_schema(self._parts[0])
             )
+            names = self.schema.names
             self._check_parts()
             empty = next(iter(self.batches(1)), None) is None
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise CatalogError(f"{path} has the column {twice!r} twice", "rename one of them")
         if empty:
             raise CatalogError(f"{path} has no rows", "check how the catalog was written")
 
@@ -106,10 +110,12 @@ class Catalog:
                 read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
                 parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             ).schema.names
+        # A blank line is a row only where a row is a single field.
+        parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(header) > 1)
         return pa_csv.open_csv(
             str(self.path),
             read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in header},
                 null_values=[""],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -185,6 +186,8 @@ def evaluate(
 
 def main() -> None:
     """Entry point: a TaggerError is two lines on stderr and its exit code."""
+    # Pillow warns of pictures that the image status tells about already.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except TaggerError as error:

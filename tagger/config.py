@@ -32,6 +32,10 @@ class ConvTower(Frozen, frozen=True):
     widths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (32, 64, 128, 256)
     depths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 1, 2, 1)
 
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.depths):
+            raise ValueError(f"{len(self.widths)} widths for {len(self.depths)} depths")
+
 
 class TokenTower(Frozen, frozen=True):
     """A text tower given by its dimensions: a transformer over pieces of words.
@@ -46,6 +50,14 @@ class TokenTower(Frozen, frozen=True):
     layers: Positive = 2
     heads: Positive = 4
     mlp_ratio: Positive = 2
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"width {width} cannot be divided among {heads} heads")
 
 
 class Architecture(Frozen, frozen=True):
@@ -77,6 +89,9 @@ class Fusion(Frozen, frozen=True):
     dropout: Share = 0.1
     shared_attention: bool = True
 
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+
 
 class Preprocess(Frozen, frozen=True):
     """Pixels: size, how a picture is fitted into it, and the normalisation of 0..1 values.
@@ -92,6 +107,10 @@ class Preprocess(Frozen, frozen=True):
     fill: Annotated[int, Meta(ge=0, le=255)] = 255
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std}: every value must be above 0")
 
 
 class Training(Frozen, frozen=True):
@@ -143,6 +162,23 @@ class Config(Frozen, frozen=True):
     weights: Literal["float32", "float16"] = "float32"
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        size = (self.preprocess.height, self.preprocess.width)
+        if self.architecture.image is not None and (size[0] % 2 or size[1] % 2):
+            raise ValueError(f"preprocess {size[0]}x{size[1]}: this image tower needs even sides")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError("tasks: a name occurs twice")
+        for task in self.tasks:
+            if not task.labels or len(set(task.labels)) != len(task.labels):
+                raise ValueError(f"task {task.name!r}: no labels, or one of them twice")
+
+
+class _Version(msgspec.Struct):
+    """The one field of config.json that is read before all others."""
+
+    format_version: int = FORMAT_VERSION
+
 
 def read_config(path: Path) -> Config:
     """config.json at `path`, checked field by field.
@@ -152,20 +188,21 @@ def read_config(path: Path) -> Config:
             format version that this tagger does not know; the message says where in the file.
     """
     try:
-        config = msgspec.json.decode(path.read_bytes(), type=Config)
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: format_version {version}, this tagger reads {FORMAT_VERSION}",
+                "upgrade tagger: pip install --upgrade tagger",
+            )
+        return msgspec.json.decode(data, type=Config)
     except OSError as error:
         raise ModelError(
             f"{path.parent} is not a model directory: {path.name}: {error.strerror}",
             "a model directory holds config.json; see the README, 'The model directory'",
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: {error}", "repair the field, or train the model again") from None
-    if config.format_version != FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: format_version {config.format_version}, this tagger reads {FORMAT_VERSION}",
-            "upgrade tagger: pip install --upgrade tagger",
-        )
-    return config
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -35,9 +35,14 @@ def say(text: str) -> None:
 
 def show_error(error: TaggerError) -> None:
     """What went wrong, and the next thing to do: two lines."""
-    console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(_one_line(error.message))}", soft_wrap=True)
     if error.hint:
-        console.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
+        console.print(f"[bold]hint:[/] {escape(_one_line(error.hint))}", soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    """`text` with the control characters of file names and labels spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Bar:

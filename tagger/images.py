@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-import warnings
+import struct
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,7 +27,36 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """A picture whose header announces more is refused before it is decoded."""
 MAX_FILE_BYTES = 100_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""Not TIFF: libtiff prints to stderr and can take seconds over a damaged file."""
+
+# What Pillow's decoders raise for damaged files; there is nothing more to tell them apart.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+_ORIENTATION = 0x0112
+# EXIF orientations 2 to 8 as the operation that turns the picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -47,20 +77,14 @@ def load_pixels(
 def decode(data: bytes, preprocess: Preprocess) -> tuple[Pixels | None, ImageStatus]:
     """The bytes of a picture file as uint8 (height, width, 3), and its status."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of broken EXIF and of sizes that MAX_PIXELS judges already.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None, "too_large"
-                _scale_while_decoding(image, preprocess)
-                pixels = np.asarray(_fit(_as_rgb(image, preprocess.fill), preprocess))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return None, "too_large"
+            _scale_while_decoding(image, preprocess)
+            pixels = np.asarray(_fit(_as_rgb(image, preprocess.fill), preprocess))
     except Image.DecompressionBombError:
         return None, "too_large"
-    # Pillow's decoders raise these, and no others worth telling apart, for damaged files.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError):
-        return None, "unreadable"
-    except (ArithmeticError, MemoryError, RuntimeError, AttributeError, AssertionError):
+    except _DAMAGED:
         return None, "unreadable"
     return pixels, "ok"
 
@@ -74,22 +98,22 @@ def _read_file(path: str, root: Path) -> tuple[bytes | None, ImageStatus]:
             return None, "outside_root"
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(real_path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return None, "not_found"
-    except (OSError, ValueError):  # ValueError: a NUL byte in the path
-        return None, "not_found" if not os.path.lexists(
-            os.path.join(root, path.replace("\0", ""))
-        ) else "unreadable"
-    with os.fdopen(descriptor, "rb") as file:
+    except OSError as error:
+        return None, "not_found" if error.errno == errno.ENAMETOOLONG else "unreadable"
+    try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             return None, "not_a_file"
         if info.st_size > MAX_FILE_BYTES:
             return None, "too_large"
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(), "ok"
-        except OSError:
-            return None, "unreadable"
+    except OSError:
+        return None, "unreadable"
+    finally:
+        os.close(descriptor)
 
 
 def _scale_while_decoding(image: Image.Image, preprocess: Preprocess) -> None:
@@ -101,11 +125,14 @@ def _scale_while_decoding(image: Image.Image, preprocess: Preprocess) -> None:
 def _as_rgb(image: Image.Image, fill: int) -> Image.Image:
     """First frame, upright (EXIF), transparency laid on grey level `fill`, 8-bit RGB."""
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    # Not ImageOps.exif_transpose: it writes the EXIF anew, and fails where another field is bad.
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    upright = image if turn is None else image.transpose(turn)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        # 16-bit grey: Pillow's own conversion would clip instead of scaling.
+        # Deep grey: Pillow's own conversion would clip instead of scaling.
         values = np.asarray(upright, dtype=np.float32)
-        peak = 65535.0 if values.max(initial=0.0) > 255 else 255.0
+        deep = upright.mode.startswith("I;16") or values.max(initial=0.0) > 255
+        peak = 65535.0 if deep else 255.0
         grey = (values.clip(0, peak) * (255.0 / peak)).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if upright.has_transparency_data:
@@ -123,5 +150,17 @@ def _fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
         return ImageOps.fit(image, size, resample)
     if preprocess.resize == "longest":
         grey = (preprocess.fill,) * 3
-        return ImageOps.pad(image, size, resample, color=grey)
+        return _pad(image, size, resample, grey)
     return image.resize(size, resample)
+
+
+def _pad(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, grey: tuple[int, ...]
+) -> Image.Image:
+    """The whole picture, centred on `grey`; a sliver keeps at least one pixel across."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    ground = Image.new("RGB", size, grey)
+    corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+    ground.paste(image.resize(inner, resample), corner)
+    return ground

@@ -19,7 +19,7 @@ from tagger import bundle as bundles
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog, Columns, ParquetOutput, strings
 from tagger.device import choose_device
-from tagger.errors import CatalogError, UsageError
+from tagger.errors import CatalogError, OutputError, UsageError, listing
 from tagger.images import ImageStatus, Pixels, load_pixels
 from tagger.model import IMAGE, TEXT, Output
 from tagger.preprocess import collate, title_status
@@ -105,7 +105,13 @@ class Tagger:
             )
         schema = output_schema(chosen, top_k)
         refuse_overwriting(list(map(str, products.columns)), schema, "the DataFrame")
-        table = pa.Table.from_pandas(products[given], preserve_index=False)
+        try:
+            table = pa.Table.from_pandas(products[given], preserve_index=False)
+        except pa.ArrowException as error:
+            raise CatalogError(
+                f"the DataFrame's columns {listing(given)} are not all text: {error.args[-1]}",
+                "convert them: dataframe[column] = dataframe[column].astype(str)",
+            ) from error
         batches = table.to_batches(max_chunksize=BATCH_SIZE)
         added = [
             new
@@ -291,9 +297,12 @@ def refuse_overwriting(existing: Sequence[str], new: pa.Schema, where: str) -> N
 def check_out(catalog: Catalog, out: Path) -> None:
     """Raises:
     UsageError: `out` is the catalog itself or inside it, or not a Parquet file.
+    OutputError: `out` is a directory.
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out} does not end in .parquet", "name a .parquet file")
+    if out.is_dir():
+        raise OutputError(f"--out {out} is a directory", "name a .parquet file")
     target, source = out.resolve(), catalog.path.resolve()
     if target == source or source in target.parents:
         raise UsageError(f"--out {out} would overwrite the catalog", "name another file")
@@ -301,7 +310,8 @@ def check_out(catalog: Catalog, out: Path) -> None:
 
 def default_out(catalog: Path) -> Path:
     """feed/catalog.csv -> feed/catalog.labeled.parquet."""
-    return catalog.with_name(catalog.stem + ".labeled.parquet")
+    named = catalog if catalog.name not in ("", "..") else catalog.resolve()
+    return named.with_name(named.stem + ".labeled.parquet")
 
 
 def _column(batch: pa.RecordBatch, name: str) -> list[str | None]:

@@ -1,0 +1,112 @@
+"""Evaluation: every view sees what it says, unknown labels count and never crash."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tagger.bundle import Bundle
+from tagger.catalog import Columns
+from tagger.errors import CatalogError, ModelError
+from tagger.evaluate import Evaluation, evaluate_catalog, write_evaluation
+from tagger.predict import Tagger
+from tests.conftest import MakeCatalog, mixed_rows
+
+LABELS = ("Blue", "Green", "Red")
+
+
+@pytest.fixture
+def catalog(make_catalog: MakeCatalog, tmp_path: Path) -> Path:
+    dice = np.random.default_rng(0)
+    rows = [{**row, "color": str(dice.choice(LABELS))} for row in mixed_rows(tmp_path, 40)]
+    return make_catalog(rows)
+
+
+def edited(catalog: Path, **columns: object) -> Path:
+    path = catalog.with_name("edited.parquet")
+    pd.read_parquet(catalog).assign(**columns).to_parquet(path)
+    return path
+
+
+def accuracy(evaluation: Evaluation, view: str) -> float:
+    return evaluation.scores[view]["color"].accuracy or 0.0
+
+
+def test_accuracy_with_everything_is_that_of_the_predicted_labels(
+    tiny: Bundle, catalog: Path
+) -> None:
+    table = pd.read_parquet(catalog)
+    predicted = Tagger(tiny).predict(table.drop(columns="color"), ["color"], catalog.parent)
+    right = (predicted["color_label"] == table["color"]).mean()
+    evaluation = evaluate_catalog(tiny, catalog, ["color"])
+    answered = (predicted["color_status"] == "ok").mean()
+    # A product with neither modality is guessed here, and has no label there.
+    assert accuracy(evaluation, "both") == pytest.approx(right, abs=1.001 - answered)
+    assert evaluation.num_products == len(table)
+
+
+@pytest.mark.parametrize(("view", "column"), [("image", "title"), ("title", "image")])
+def test_a_view_never_sees_what_it_withholds(
+    tiny: Bundle, catalog: Path, view: str, column: str
+) -> None:
+    shuffled = pd.read_parquet(catalog)[column].to_numpy()[::-1]
+    one = evaluate_catalog(tiny, catalog, ["color"]).scores[view]
+    other = evaluate_catalog(tiny, edited(catalog, **{column: shuffled}), ["color"]).scores[view]
+    assert one["color"] == other["color"]
+
+
+def test_scrubbed_titles_lose_the_words_of_colors_and_nothing_else(
+    tiny: Bundle, catalog: Path
+) -> None:
+    titles = pd.read_parquet(catalog)["title"]
+    bare = [
+        None
+        if title is None
+        else " ".join(w for w in title.split() if w not in ("red", "blue", "green"))
+        for title in titles.where(titles.notna(), None)
+    ]
+    scrubbed = evaluate_catalog(tiny, catalog, ["color"]).scores["scrubbed"]
+    by_hand = evaluate_catalog(tiny, edited(catalog, title=bare), ["color"]).scores["both"]
+    assert scrubbed == by_hand
+
+
+def test_labels_that_the_model_does_not_know_are_counted_and_wrong(
+    tiny: Bundle, catalog: Path
+) -> None:
+    labels = ["Mauve"] * 10 + ["Teal"] * 5 + [None] * 25
+    score = evaluate_catalog(tiny, edited(catalog, color=labels), ["color"]).scores["both"]["color"]
+    assert score.unknown_labels == {"Mauve": 10, "Teal": 5}
+    assert score.num_products == 15
+    assert score.accuracy == 0
+    assert score.recall_at_90_precision == 0
+
+
+def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:
+    path = edited(catalog, color=[None] * 40)
+    score = evaluate_catalog(tiny, path, ["color"]).scores["both"]["color"]
+    assert score.num_products == 0
+    assert score.accuracy is None
+
+
+def test_the_json_says_what_was_measured_with_what(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    evaluation = evaluate_catalog(tiny, catalog, ["color"])
+    write_evaluation(evaluation, tiny, tmp_path / "figures.json")
+    document = json.loads((tmp_path / "figures.json").read_text())
+    assert document["model_sha256"] == tiny.sha256
+    assert document["scores"]["both"]["color"]["accuracy"] == accuracy(evaluation, "both")
+
+
+def test_unknown_tasks_and_missing_label_columns_are_said(tiny: Bundle, catalog: Path) -> None:
+    with pytest.raises(ModelError, match="knows: 'color', 'pattern'"):
+        evaluate_catalog(tiny, catalog, ["style"])
+    with pytest.raises(CatalogError, match="no label column 'pattern'"):
+        evaluate_catalog(tiny, catalog, ["pattern"])
+    with pytest.raises(CatalogError, match="no column 'foto'"):
+        evaluate_catalog(tiny, catalog, ["color"], replace(Columns(), image="foto"))
