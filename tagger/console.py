@@ -156,6 +156,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         "recall_at_90_precision": "recall at 90% precision, %",
         "image_weight": "weight of the picture, %",
     }
+    views = {view: name for view, name in views.items() if view in evaluation.scores}
     for measure, name in measures.items():
         made = table(name, "task", "labelled products", *views.values())
         for task, both in evaluation.scores["both"].items():

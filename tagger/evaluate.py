@@ -93,14 +93,21 @@ def evaluate(
     tasks: Sequence[Task],
     progress: Callable[[int, int], None],
 ) -> Evaluation:
-    """Score `tasks` on `products`; the scrubbed view loses the words of SCRUBBED_TASKS."""
+    """Score `tasks` on `products` in every view.
+
+    The scrubbed view loses the words of SCRUBBED_TASKS; there is none if the model has no such.
+    """
     words = giveaways(
-        label for task in tasks if task.name in SCRUBBED_TASKS for label in task.labels
+        label
+        for task in bundle.config.tasks
+        if task.name in SCRUBBED_TASKS
+        for label in task.labels
     )
-    answers = {view: {task.name: Answers() for task in tasks} for view in VIEWS}
+    views = [view for view in VIEWS if words or view != "scrubbed"]
+    answers = {view: {task.name: Answers() for task in tasks} for view in views}
     names = [task.name for task in bundle.config.tasks]
     for rows, outputs in predict_views(
-        bundle.model, bundle.tokenizer, products, pixels, bundle.device, VIEWS, words
+        bundle.model, bundle.tokenizer, products, pixels, bundle.device, views, words
     ):
         for view, output in outputs.items():
             for task in tasks:
@@ -111,7 +118,7 @@ def evaluate(
             task.name: _score(task, products.labels[task.name], answers[view][task.name])
             for task in tasks
         }
-        for view in VIEWS
+        for view in views
     }
     return Evaluation(num_products=len(products), scores=scores)
 
