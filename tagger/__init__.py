@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tagger.config import DEFAULT_MODEL
 from tagger.errors import TaggerError
 from tagger.version import __version__
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["TaggerError", "__version__", "load"]
 
 
-def load(model: str | Path = "fashion", device: str | None = None) -> Tagger:
+def load(model: str | Path = DEFAULT_MODEL, device: str | None = None) -> Tagger:
     """A trained model by path or by name from the shelf, ready to predict.
 
     Raises:

@@ -56,7 +56,8 @@ def augment_titles(
     """Titles with words dropped at random; from a share of them also the words of their labels.
 
     giveaways: per task the words of its labels. A scrubbed title loses those of a random half of
-    the tasks, so that the picture has to answer for them. One word always stays.
+    the tasks, so that the picture has to answer for them. A title that
+    would lose its last word stays as it was.
     """
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5

@@ -18,14 +18,10 @@ from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
 from tagger.model import CMAClip
 from tagger.tasks import Task
-from tagger.tokenizer import ClipPieces, LearnedPieces, OwnPieces, Tokenizer
+from tagger.tokenizer import ClipPieces, LearnedPieces, Tokenizer
 from tagger.towers import open_clip_config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-DEFAULT_MODEL = "fashion"
-"""The trained model that `predict` and `eval` take when none is named."""
-DEFAULT_DEFINITION = "cma-clip-small"
-"""The definition that `train` takes when none is named."""
 
 
 @dataclass(frozen=True)
@@ -115,34 +111,30 @@ def load_tokenizer(path: Path, config: Config) -> Tokenizer:
     Raises:
         ModelError: the tower needs a tokenizer.json that is not there, or it does not fit.
     """
-    fast = tokens.read_fast_tokenizer(path)
     text = config.architecture.text
-    if text is not None:
-        if fast is None:
-            raise ModelError(f"{path} has no {tokens.FILE_NAME}", "train the model again")
-        return _learned_pieces(path, fast, text)
-    return open_clip_tokenizer(config.architecture.open_clip or "", fast)
+    if text is None:
+        return open_clip_tokenizer(config.architecture.open_clip or "")
+    fast = tokens.read_fast_tokenizer(path)
+    if fast is None:
+        raise ModelError(f"{path} has no {tokens.FILE_NAME}", "train the model again")
+    return _learned_pieces(path, fast, text)
 
 
-def open_clip_tokenizer(name: str, fast: FastTokenizer | None) -> Tokenizer:
-    """CLIP's tokenizer, or `fast` for an architecture that has another one.
+def open_clip_tokenizer(name: str) -> Tokenizer:
+    """CLIP's tokenizer, with the context length of architecture `name`.
 
     Raises:
-        ModelError: the architecture has a tokenizer of its own and `fast` is None.
+        ModelError: the architecture has another tokenizer (SigLIP), which is not in open_clip.
     """
     text_config = open_clip_config(name)["text_cfg"]
-    context_length = int(text_config.get("context_length", 77))
-    if fast is not None:
-        return OwnPieces(fast, context_length)
     if "hf_tokenizer_name" in text_config or "siglip" in name.lower():
-        source = text_config.get("hf_tokenizer_name") or name
+        source = text_config.get("hf_tokenizer_name") or "one of Google's"
         raise ModelError(
-            f"{name} reads titles with a tokenizer of its own, {source}, which is not part of "
-            "open_clip",
-            f"make a folder with that tokenizer's {tokens.FILE_NAME} and a config.json that names "
-            "the architecture, and give it as --model",
+            f"{name} reads titles with another tokenizer than CLIP's ({source}), which open_clip "
+            "does not carry",
+            "choose an architecture with CLIP's tokenizer, such as ViT-B-16 or coca_ViT-B-32",
         )
-    return ClipPieces(context_length)
+    return ClipPieces(int(text_config.get("context_length", 77)))
 
 
 def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card: str) -> None:
@@ -158,6 +150,12 @@ def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card:
         name: (tensor.to(dtype) if tensor.ndim >= 2 else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()
     }
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise OutputError(
+            f"{listing(broken, 3)} hold values that {config.weights} cannot store",
+            "train with a lower --lr, or set weights to float32 in config.json",
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / CARD).write_text(card, encoding="utf-8")

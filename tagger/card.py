@@ -30,7 +30,7 @@ def write_card(
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     rows = "\n".join(
         f"| {task.name} | {len(task.labels)} | "
-        + " | ".join(f"{best.accuracy[view][task.name]:.3f}" for view in _VIEWS)
+        + " | ".join(_three_digits(best.accuracy[view][task.name]) for view in _VIEWS)
         + " |"
         for task in config.tasks
     )
@@ -65,3 +65,7 @@ Labels with fewer than {config.training.min_support} products were not learned:
 
 Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
 """
+
+
+def _three_digits(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{accuracy:.3f}"

@@ -60,7 +60,7 @@ class Catalog:
     @property
     def folder(self) -> Path:
         """Where relative image paths start by default."""
-        return self.path if self.path.is_dir() else self.path.parent
+        return folder_of(self.path)
 
     @property
     def num_rows(self) -> int | None:
@@ -138,6 +138,11 @@ class Catalog:
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
         return CatalogError(f"{self.path} cannot be read: {reason}", hint)
+
+
+def folder_of(path: Path) -> Path:
+    """Where relative image paths of the catalog at `path` start by default."""
+    return path if path.is_dir() else path.parent
 
 
 def strings(batch: pa.RecordBatch | pa.Table, column: str, path: Path) -> list[str | None]:

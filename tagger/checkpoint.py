@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from tagger.config import Frozen
-from tagger.errors import TrainingError
+from tagger.errors import OutputError, TrainingError
 
-DIRECTORY = "checkpoint"
+_PREFIX, _UNFINISHED = "checkpoint-", ".checkpoint.new"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 
 
 class Epoch(Frozen, frozen=True):
     """One line of the learning curve: mean training loss, mean validation accuracy, seconds.
 
-    `accuracy[view][task]` with the views both, image and title.
+    `accuracy[view][task]` with the views both, image and title; None for a task without labels.
     """
 
     loss: float
     score: float
-    accuracy: dict[str, dict[str, float]]
+    accuracy: dict[str, dict[str, float | None]]
     seconds: float
+
+
+def mean(accuracies: Iterable[float | None]) -> float:
+    """Mean of those that there are, 0 if there are none."""
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    return sum(known) / len(known) if known else 0.0
 
 
 class State(Frozen, frozen=True):
@@ -48,7 +56,13 @@ def save(
     best: dict[str, Tensor],
     optimizers: list[Optimizer],
 ) -> None:
-    """Replace the checkpoint of `run` by this one, in one rename."""
+    """Add a checkpoint to `run`, then delete the older ones.
+
+    It is written beside and appears in one rename, so that a kill at any moment leaves a whole one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     for i, optimizer in enumerate(optimizers):
@@ -57,45 +71,55 @@ def save(
                 f"optimizer/{i}/{index}/{key}": torch.as_tensor(value)
                 for key, value in entries.items()
             }
-    new, current = run / f".{DIRECTORY}.new", run / DIRECTORY
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    save_file(
-        {name: tensor.clone().contiguous() for name, tensor in tensors.items()}, new / _TENSORS
-    )
-    (new / _STATE).write_bytes(msgspec.json.encode(state))
-    old = run / f".{DIRECTORY}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if current.exists():
-        os.replace(current, old)
-    os.replace(new, current)
-    shutil.rmtree(old, ignore_errors=True)
+    older = _checkpoints(run)
+    new = run / _UNFINISHED
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+        save_file(copies, new / _TENSORS)
+        (new / _STATE).write_bytes(msgspec.json.encode(state))
+        for name in (_TENSORS, _STATE):
+            with open(new / name, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(new, run / f"{_PREFIX}{len(state.history):05}")
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"cannot write the checkpoint in {run}: {error}", "check permissions and free space"
+        ) from error
+    for path in older:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def exists(run: Path) -> bool:
     """True if `run` holds a checkpoint to go on from."""
-    return any((run / name / _STATE).is_file() for name in (DIRECTORY, f".{DIRECTORY}.old"))
+    return bool(_checkpoints(run))
 
 
 def load(run: Path, fingerprint: dict[str, str]) -> tuple[State, dict[str, Tensor]] | None:
-    """The checkpoint of `run`, None where there is none.
+    """The newest checkpoint of `run`, None where there is none.
 
     Raises:
-        TrainingError: it belongs to a run with other data or settings; the message says which.
+        TrainingError: it is damaged, or belongs to a run with other data or settings; the message
+            says which.
     """
-    current = run / DIRECTORY
-    if not current.is_dir():  # killed between the two renames of save
-        current = run / f".{DIRECTORY}.old"
-    if not (current / _STATE).is_file():
+    found = _checkpoints(run)
+    if not found:
         return None
-    state = msgspec.json.decode((current / _STATE).read_bytes(), type=State)
+    try:
+        state = msgspec.json.decode((found[-1] / _STATE).read_bytes(), type=State)
+        tensors = load_file(found[-1] / _TENSORS)
+    except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        raise TrainingError(
+            f"{found[-1]} is damaged: {error}", "delete the folder of the run and start anew"
+        ) from error
     other = [key for key, value in fingerprint.items() if state.fingerprint.get(key) != value]
     if other:
         raise TrainingError(
             f"the checkpoint in {run} was made with another {', another '.join(other)}",
             "repeat the command that made it, or choose another --out",
         )
-    return state, load_file(current / _TENSORS)
+    return state, tensors
 
 
 def restore(state: State, tensors: dict[str, Tensor], optimizers: list[Optimizer]) -> None:
@@ -117,6 +141,16 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def remove(run: Path) -> None:
-    """Delete the checkpoint of a finished run."""
-    for name in (DIRECTORY, f".{DIRECTORY}.old", f".{DIRECTORY}.new"):
-        shutil.rmtree(run / name, ignore_errors=True)
+    """Delete the checkpoints of a finished run."""
+    for path in (*_checkpoints(run), run / _UNFINISHED):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def leftovers(run: Path) -> list[Path]:
+    """What a killed run may have left in `run` besides its checkpoints."""
+    return [path for path in (run / _UNFINISHED,) if path.exists()]
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints in `run`, oldest first."""
+    return sorted(path for path in run.glob(f"{_PREFIX}*") if (path / _STATE).is_file())

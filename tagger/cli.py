@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.errors import TaggerError
 from tagger.version import __version__
 
@@ -57,7 +58,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Model directory to write.")],
     model: Annotated[
         str, typer.Option(help="Definition or trained model to start from: path or shelf name.")
-    ] = "cma-clip-small",
+    ] = DEFAULT_DEFINITION,
     validation: Annotated[
         Path | None, typer.Option(help="Catalog to validate on.  [default: a tenth of CATALOG]")
     ] = None,
@@ -112,7 +113,7 @@ def train(
 def predict(
     catalog: CatalogArgument,
     tasks: TasksOption,
-    model: Model = "fashion",
+    model: Model = DEFAULT_MODEL,
     out: Annotated[
         Path | None, typer.Option(help="Parquet file to write.  [default: NAME.labeled.parquet]")
     ] = None,
@@ -157,7 +158,7 @@ def predict(
 def evaluate(
     catalog: CatalogArgument,
     tasks: TasksOption,
-    model: Model = "fashion",
+    model: Model = DEFAULT_MODEL,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     limit: Limit = None,
     device: Device = None,

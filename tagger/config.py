@@ -12,6 +12,10 @@ from tagger.errors import ModelError
 from tagger.tasks import Task
 
 FORMAT_VERSION = 1
+DEFAULT_MODEL = "fashion"
+"""The trained model that `predict` and `eval` take when none is named."""
+DEFAULT_DEFINITION = "cma-clip-small"
+"""The definition that `train` takes when none is named."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -78,7 +82,8 @@ class Fusion(Frozen, frozen=True):
     """Sequence-wise and modality-wise attention and the heads (CMA-CLIP, section 3).
 
     `shared_attention`: one attention vector w per task for both modalities, or one for each
-    (readers of the paper disagree). `dropout` acts on whole image tokens and in the heads.
+    (readers of the paper disagree). `dropout` acts on whole image
+    tokens and in the heads.
     """
 
     width: Positive = 512
@@ -119,7 +124,8 @@ class Training(Frozen, frozen=True):
     One step sums three losses: picture and title together (weight 1), the picture alone and the
     title alone. `optimizer` "muon" is for towers trained from scratch: it takes `muon_lr` for the
     weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
-    (0 none, 1 fully balanced; the mean weight of a product stays 1).
+    (0 none, 1 fully balanced; the mean weight of a product stays 1). With `accumulate` several
+    batches make a step; each task's loss is a mean over the labelled products of its batch.
     """
 
     epochs: Positive = 10
@@ -131,7 +137,7 @@ class Training(Frozen, frozen=True):
     muon_lr: Rate = 0.02
     weight_decay: Rate = 0.05
     warmup: Share = 0.05
-    clip_norm: Rate = 5.0
+    clip_norm: Annotated[float, Meta(gt=0.0)] = 5.0
     image_only_weight: Rate = 0.5
     title_only_weight: Rate = 0.5
     label_smoothing: Share = 0.0

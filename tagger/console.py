@@ -1,4 +1,4 @@
-"""What people see: progress on a terminal, tables, errors in two lines; all of it on stderr."""
+"""What people see: progress on a terminal, tables, errors in two lines."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tagger.training_data import Data
 
 console = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+"""Standard output: what a command was asked for, never progress or messages."""
 
 
 def say(text: str) -> None:
@@ -108,9 +110,10 @@ class TrainMonitor:
 
     def epoch(self, number: int, epoch: Epoch) -> None:
         """One line that also a log keeps."""
+        from tagger.checkpoint import mean
+
         views = "  ".join(
-            f"{view} {percent(sum(by_task.values()) / len(by_task))}"
-            for view, by_task in epoch.accuracy.items()
+            f"{view} {percent(mean(by_task.values()))}" for view, by_task in epoch.accuracy.items()
         )
         say(
             f"{time.strftime('%H:%M:%S')} epoch {number + 1}: loss {epoch.loss:.3f}  "
@@ -165,7 +168,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 f"{both.num_products:,}",
                 *(percent(getattr(evaluation.scores[v][task], measure)) for v in views),
             )
-        console.print(made)
+        results.print(made)
     for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
             say(

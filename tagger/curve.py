@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tagger.checkpoint import Epoch
+from tagger.checkpoint import Epoch, mean
 
 _NAMES = {"both": "picture and title", "image": "picture alone", "title": "title alone"}
 
@@ -20,9 +20,7 @@ def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -
     loss.plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
     loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     for view, name in _NAMES.items():
-        means = [
-            sum(epoch.accuracy[view].values()) / len(epoch.accuracy[view]) for epoch in history
-        ]
+        means = [mean(epoch.accuracy[view].values()) for epoch in history]
         line = accuracy.plot(epochs, means, marker=".", label=name)[0]
         accuracy.annotate(
             f"{means[best_epoch]:.3f}",

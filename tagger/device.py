@@ -31,7 +31,7 @@ def choose_device(name: str | None) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """True where bf16 products run in hardware: then they are used in training."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

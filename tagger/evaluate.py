@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.bundle import Bundle
-from tagger.catalog import Columns
+from tagger.catalog import Columns, folder_of
 from tagger.config import Frozen
 from tagger.errors import OutputError
 from tagger.metrics import accuracy, macro_f1, recall_at_precision
@@ -22,7 +22,7 @@ from tagger.products import Products, read_products
 from tagger.scrub import giveaways
 from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task
 from tagger.version import __version__
-from tagger.views import VIEWS, predict_views
+from tagger.views import NO_ANSWER, VIEWS, predict_views
 
 NUM_THREADS = 8
 SCRUBBED_TASKS = ("color", "pattern")
@@ -33,7 +33,8 @@ class Score(Frozen, frozen=True):
     """One task in one view. Rates are in 0..1 and null where no product has a label.
 
     `num_products` carry a label; `unknown_labels` counts those that the model does not know (they
-    are wrong in every rate); `image_weight` is the mean weight of the picture.
+    are wrong in every rate). A product that the view leaves nothing to answer from is wrong too,
+    and never published. `image_weight` is the mean weight of the picture over the others.
     """
 
     num_products: int
@@ -80,9 +81,9 @@ def evaluate_catalog(
     """
     known = [bundle.task(name) for name in tasks]
     products = read_products(catalog, columns, tasks, limit)
-    root = image_root or (catalog if catalog.is_dir() else catalog.parent)
+    root = image_root or folder_of(catalog)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        pixels = PixelCache(products.images, root, bundle.config.preprocess, pool)
+        pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
         return evaluate(bundle, products, pixels, known, progress)
 
 
@@ -147,8 +148,8 @@ def _collect(answers: Answers, output: Output, name: str, index: int) -> None:
     confidence, label_ids = probabilities.max(-1)
     weights = output.modality_weights[:, index]
     answered = weights.sum(-1) > 0
-    answers.label_ids.append(label_ids.cpu().numpy())
-    answers.confidences.append((confidence * answered).double().cpu().numpy())
+    answers.label_ids.append(label_ids.masked_fill(~answered, NO_ANSWER).cpu().numpy())
+    answers.confidences.append(confidence.masked_fill(~answered, 0).double().cpu().numpy())
     answers.image_weights.append(weights[:, 0].double().cpu().numpy())
 
 
@@ -172,12 +173,16 @@ def _score(task: Task, labels: list[str | None], answers: Answers) -> Score:
             unknown_labels={},
         )
     named = np.array([label for label in labels if label is not None])
-    guessed = np.array(task.labels)[predicted]
+    guessed = np.array([task.labels[i] if i >= 0 else "" for i in predicted])
     return Score(
         num_products=len(truth),
         accuracy=accuracy(truth, predicted),
         macro_f1=macro_f1(named, guessed),
         recall_at_90_precision=recall_at_precision(truth == predicted, confidence),
-        image_weight=float(np.concatenate(answers.image_weights)[known].mean()),
+        image_weight=_mean_weight(np.concatenate(answers.image_weights)[known][predicted >= 0]),
         unknown_labels=dict(sorted(unknown.items(), key=lambda item: -item[1])),
     )
+
+
+def _mean_weight(weights: NDArray[np.float64]) -> float | None:
+    return float(weights.mean()) if len(weights) else None

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from tagger import checkpoint
 from tagger.augment import augment_pixels, augment_titles
-from tagger.checkpoint import Epoch
+from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
 from tagger.errors import TrainingError
@@ -88,7 +88,7 @@ def fit(
             model, learner.tokenizer, validation, validation_pixels, learner.device
         )
         seconds = time.monotonic() - started
-        history.append(Epoch(loss=loss, score=_mean(accuracy), accuracy=accuracy, seconds=seconds))
+        history.append(Epoch(loss=loss, score=_score(accuracy), accuracy=accuracy, seconds=seconds))
         report(epoch, history[-1])
         if best_epoch < 0 or history[-1].score > history[best_epoch].score:
             best, best_epoch = _copy(model), epoch
@@ -121,7 +121,8 @@ def train_epoch(
         with training_precision(learner.device):
             outputs = _forward(learner, rows, words, generator)
             loss = multitask_loss(outputs, _targets(learner, rows), weights, training)
-        (loss / training.accumulate).backward()  # type: ignore[no-untyped-call]
+        group = number - number % training.accumulate
+        (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
         if (number + 1) % training.accumulate == 0 or number + 1 == learner.num_batches:
             step = epoch * learner.steps_per_epoch + number // training.accumulate
@@ -132,10 +133,10 @@ def train_epoch(
                 optimizer.zero_grad()
         recent = losses[-50:]
         progress(epoch * learner.num_batches + number + 1, total_batches, sum(recent) / len(recent))
-    mean = sum(losses) / len(losses)
-    if not np.isfinite(mean):
-        raise TrainingError(f"the loss is {mean} in epoch {epoch + 1}", "try a lower --lr")
-    return mean
+    average = sum(losses) / len(losses)
+    if not np.isfinite(average):
+        raise TrainingError(f"the loss is {average} in epoch {epoch + 1}", "try a lower --lr")
+    return average
 
 
 def multitask_loss(
@@ -186,12 +187,11 @@ def _forward(
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
     titles = augment_titles(batch.titles, words, training, generator)
     ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
-    image = model.encode_image(
-        augment_pixels(pixels, training, generator).to(device), present.to(device)
-    )
+    changed = augment_pixels(pixels, training, generator).to(device)
+    image = model.encode_image(changed, present.to(device)) if bool(present.any()) else None
     text = model.encode_text(ids.to(device), mask.to(device))
     outputs = [(1.0, model.fuse(image, text))]
-    if training.image_only_weight:
+    if training.image_only_weight and image is not None:
         outputs.append((training.image_only_weight, model.fuse(image, None)))
     if training.title_only_weight:
         outputs.append((training.title_only_weight, model.fuse(None, text)))
@@ -217,12 +217,10 @@ def _shuffled(learner: Learner, generator: torch.Generator) -> Iterator[list[int
         yield order[start : start + size]
 
 
-def _mean(accuracy: dict[str, dict[str, float]]) -> float:
-    """Mean over views and tasks; a task without validation labels is left out."""
-    values = [value for view in accuracy.values() for value in view.values()]
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else 0.0
+def _score(accuracy: dict[str, dict[str, float | None]]) -> float:
+    """Mean over views and tasks: a model that ignores a modality does not win."""
+    return mean(value for by_task in accuracy.values() for value in by_task.values())
 
 
 def _copy(model: CMAClip) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ def accuracy(truth: Labels, predicted: Labels) -> float:
     return float((truth == predicted).mean()) if len(truth) else float("nan")
 
 
-def macro_f1(truth: Labels, predicted: Labels) -> float:
+def macro_f1(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
     """Mean F1 over the labels that occur in `truth`; NaN for no product.
 
     A label that the model does not know has F1 0.

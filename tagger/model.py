@@ -59,7 +59,7 @@ class CMAClip(nn.Module):
         self.image_projection = Projection(self.image_tower, fusion.width)
         self.text_projection = Projection(self.text_tower, fusion.width)
         self.modality_embedding = nn.Parameter(torch.randn(2, fusion.width) * 0.02)
-        # Whole image tokens are dropped, so that no task hangs on a single patch.
+        # Whole image tokens are dropped, the global one among them, so that no task hangs on one.
         self.patch_dropout = nn.Dropout1d(fusion.dropout)
         self.sequence_attention = nn.ModuleList(
             TransformerBlock(fusion.width, fusion.heads, fusion.mlp_ratio)
@@ -74,10 +74,21 @@ class CMAClip(nn.Module):
     def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
         """pixels uint8 or float in 0..255 (batch, 3, height, width), present bool (batch,)."""
         normalised = (pixels.float() / 255.0 - self.pixel_mean) / self.pixel_std
-        pooled, patches = self.image_tower(normalised)
+        pooled, patches = self._image_tokens(normalised, present)
         tokens = self.patch_dropout(self.image_projection(pooled, patches))
         mask = present[:, None].expand(-1, tokens.shape[1])
         return Sequence(tokens + self.modality_embedding[IMAGE], mask)
+
+    def _image_tokens(self, pixels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The image tower; in training absent pictures stay out of its batch statistics."""
+        if not self.training or bool(present.all()):
+            pooled, patches = self.image_tower(pixels)
+            return pooled, patches
+        some_pooled, some_patches = self.image_tower(pixels[present])
+        pooled = some_pooled.new_zeros(len(pixels), *some_pooled.shape[1:])
+        patches = some_patches.new_zeros(len(pixels), *some_patches.shape[1:])
+        pooled[present], patches[present] = some_pooled, some_patches
+        return pooled, patches
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Sequence:
         """ids (batch, n) and mask (batch, n); a title that is absent has no True in its mask."""

@@ -23,7 +23,7 @@ class Muon(Optimizer):
     (out, in, k, k) counts as the matrix (out, in * k * k).
     """
 
-    def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
+    def __init__(self, parameters: list[dict[str, Any]], lr: float, weight_decay: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -60,29 +60,34 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def build_optimizers(model: CMAClip, training: Training) -> list[Optimizer]:
-    """One AdamW, and one Muon if the recipe says so; each group remembers its peak rate."""
-    groups: dict[tuple[str, bool], list[Tensor]] = {}
+    """One AdamW, and one Muon if the recipe says so; each group remembers its peak rate.
+
+    Towers have the rate `tower_lr`; with Muon their matrices have `muon_lr` in the same ratio.
+    """
+    adamw: dict[tuple[bool, bool], list[Tensor]] = {}
+    muon: dict[bool, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+        in_tower = "_tower." in name
         if training.optimizer == "muon" and _is_hidden_matrix(name, parameter):
-            groups.setdefault(("muon", True), []).append(parameter)
+            muon.setdefault(in_tower, []).append(parameter)
             continue
-        part = "tower" if "_tower." in name else "new"
         decays = parameter.ndim >= 2 and "embedding" not in name and "position" not in name
-        groups.setdefault((part, decays), []).append(parameter)
-    rates = {"tower": training.tower_lr, "new": training.lr}
-    adamw_groups: list[dict[str, Any]] = [
+        adamw.setdefault((in_tower, decays), []).append(parameter)
+    ratio = training.tower_lr / training.lr if training.lr else 1.0
+    groups: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": rates[part],
+            "lr": training.tower_lr if in_tower else training.lr,
             "weight_decay": training.weight_decay if decays else 0.0,
         }
-        for (part, decays), parameters in groups.items()
-        if part != "muon"
+        for (in_tower, decays), parameters in adamw.items()
     ]
-    optimizers: list[Optimizer] = [AdamW(adamw_groups, betas=(0.9, 0.98))]
-    if matrices := groups.get(("muon", True)):
+    matrices: list[dict[str, Any]] = [
+        {"params": parameters, "lr": training.muon_lr * (ratio if in_tower else 1.0)}
+        for in_tower, parameters in muon.items()
+    ]
+    optimizers: list[Optimizer] = [AdamW(groups, betas=(0.9, 0.98))]
+    if matrices:
         optimizers.append(Muon(matrices, training.muon_lr, training.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -100,7 +105,7 @@ def schedule(step: int, total_steps: int, warmup: float) -> float:
     """Share of the peak rate at `step`: linear warm-up, then a cosine down to 1%."""
     progress = step / max(1, total_steps)
     if progress < warmup:
-        return (step + 1) / max(1.0, warmup * total_steps)
+        return min(1.0, (step + 1) / max(1.0, warmup * total_steps))
     rest = (progress - warmup) / max(1e-9, 1 - warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
 

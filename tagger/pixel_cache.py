@@ -13,7 +13,7 @@ MAX_BYTES = 4 << 30
 
 
 class PixelCache:
-    """Pictures by row number: decoded on first use, kept while they fit into MAX_BYTES.
+    """Pictures by row number: decoded on first use, kept while they fit into `max_bytes`.
 
     A picture that cannot be used is None; `statuses` counts the reasons met so far.
     """
@@ -24,13 +24,14 @@ class PixelCache:
         root: Path,
         preprocess: Preprocess,
         pool: ThreadPoolExecutor,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._paths = paths
         self._root = root
         self._preprocess = preprocess
         self._pool = pool
         self._kept: dict[int, Pixels | None] = {}
-        self._room = MAX_BYTES // (preprocess.height * preprocess.width * 3)
+        self._room = max_bytes // (preprocess.height * preprocess.width * 3)
         self.statuses: dict[int, ImageStatus] = {}
 
     def get(self, rows: Sequence[int]) -> list[Pixels | None]:

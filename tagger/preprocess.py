@@ -36,7 +36,7 @@ class Batch:
         """The same batch on `device`."""
         return Batch(
             *(
-                tensor.to(device, non_blocking=True)
+                tensor.to(device)
                 for tensor in (self.pixels, self.image_present, self.ids, self.text_mask)
             )
         )

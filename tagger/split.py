@@ -19,11 +19,11 @@ def validation_rows(
 
     Titles that differ only in digits, case, punctuation, word order or `ignored` words (those of
     the labels: the same shirt in another color) fall on the same side. A product without a title
-    goes by its image path. The choice depends on the products and the seed, not on their order.
-    A group of near-duplicates too large for the share stays in training; of a catalog that is one
-    such group nothing is chosen.
+    goes by its image path, and products of one picture, too, fall on the same side. The choice
+    depends on the products and the seed, not on their order. A group of near-duplicates too large
+    for the share stays in training; of a catalog that is one such group nothing is chosen.
     """
-    keys = [_key(title, image, ignored) for title, image in zip(titles, images, strict=True)]
+    keys = _groups(titles, images, ignored)
     sizes: dict[str, int] = {}
     for key in keys:
         sizes[key] = sizes.get(key, 0) + 1
@@ -36,9 +36,31 @@ def validation_rows(
     return [key in chosen for key in keys]
 
 
-def _key(title: str | None, image: str | None, ignored: frozenset[str]) -> str:
-    words = sorted({w for w in words_of(title or "") if w.isalpha() and w not in ignored})
-    return " ".join(words) if words else f"image {image}"
+def _groups(
+    titles: Sequence[str | None], images: Sequence[str | None], ignored: frozenset[str]
+) -> list[str]:
+    """One key per product, equal for those that a shared title or picture ties together."""
+    parents: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parents.setdefault(key, key) != key:
+            key = parents[key]
+        return key
+
+    keys = []
+    for title, image in zip(titles, images, strict=True):
+        picture = f"image {image}"
+        words = _words(title, ignored)
+        keys.append(words or picture)
+        if words and image is not None:
+            # The smaller key becomes the root, so that the order of products does not matter.
+            low, high = sorted((root(words), root(picture)))
+            parents[high] = low
+    return [root(key) for key in keys]
+
+
+def _words(title: str | None, ignored: frozenset[str]) -> str:
+    return " ".join(sorted({w for w in words_of(title or "") if w.isalpha() and w not in ignored}))
 
 
 def _hash(key: str, seed: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -64,8 +64,3 @@ def parse_names(text: str) -> list[str]:
     if twice:
         raise UsageError(f"--tasks names {twice[0]!r} twice", "name each task once")
     return names
-
-
-def support(labels: Sequence[str | None]) -> int:
-    """Number of products that carry a label."""
-    return sum(label is not None for label in labels)

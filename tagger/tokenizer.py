@@ -70,23 +70,6 @@ class ClipPieces:
         """Nothing to write: the encoding is part of open_clip."""
 
 
-class OwnPieces:
-    """The tokenizer.json of another tower (SigLIP ...), placed in the definition by the user."""
-
-    def __init__(self, fast: FastTokenizer, context_length: int) -> None:
-        self._fast = fast
-        self._fast.no_padding()
-        self._fast.enable_truncation(context_length)
-        padding = [fast.token_to_id(name) for name in ("<pad>", "[PAD]")]
-        self.pad_id = next((i for i in padding if i is not None), 0)
-
-    def encode(self, titles: Sequence[str]) -> list[list[int]]:
-        return [list(encoding.ids) for encoding in self._fast.encode_batch(list(titles))]
-
-    def save(self, directory: Path) -> None:
-        self._fast.save(str(directory / FILE_NAME))
-
-
 def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: int) -> LearnedPieces:
     """Lower-cased, accent-free byte-pair encoding of at most `vocabulary_size` pieces.
 

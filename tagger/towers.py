@@ -281,6 +281,15 @@ def load_pretrained(
     """
     import open_clip
 
+    published = open_clip.get_pretrained_cfg(name, pretrained) or {}
+    quick = bool(open_clip_config(name).get("quick_gelu", False))
+    if bool(published.get("quick_gelu", quick)) != quick:
+        # open_clip only warns here, and the embeddings come out wrong.
+        other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
+        raise WeightsError(
+            f"weights {pretrained!r} were trained with another activation than {name} has",
+            f"--model {other} --pretrained {pretrained}",
+        )
     is_file = Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if is_file and not Path(pretrained).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ import torch
 
 from tagger import bundle, checkpoint
 from tagger.card import write_card
-from tagger.catalog import Columns
+from tagger.catalog import Columns, folder_of
 from tagger.checkpoint import Epoch
-from tagger.config import Config, Training
+from tagger.config import DEFAULT_DEFINITION, Config, Training
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition
 from tagger.device import choose_device
@@ -26,6 +27,7 @@ from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.training_data import Data, read_data
+from tagger.version import __version__
 from tagger.warm_start import start_model
 
 NUM_THREADS = 8
@@ -39,7 +41,7 @@ class TrainOptions:
     catalog: Path
     tasks: Sequence[str]
     out: Path
-    model: str = bundle.DEFAULT_DEFINITION
+    model: str = DEFAULT_DEFINITION
     validation: Path | None = None
     image_root: Path | None = None
     columns: Columns = field(default_factory=Columns)
@@ -109,8 +111,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
     result = TrainResult(data, history, best, dict(statuses), seconds)
     card = write_card(options.command, config, model, data, history, best, seconds)
-    bundle.save(options.out, config, model, tokenizer, card)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
+    bundle.save(options.out, config, model, tokenizer, card)
     checkpoint.remove(options.out)
     return result
 
@@ -138,37 +140,45 @@ def override(training: Training, options: TrainOptions) -> Training:
 def image_roots(options: TrainOptions) -> tuple[Path, Path]:
     """Where image paths of the training and the validation catalog start."""
 
-    def root(catalog: Path) -> Path:
-        return options.image_root or (catalog if catalog.is_dir() else catalog.parent)
-
-    return root(options.catalog), root(options.validation or options.catalog)
+    catalogs = (options.catalog, options.validation or options.catalog)
+    first, second = (options.image_root or folder_of(catalog) for catalog in catalogs)
+    return first, second
 
 
 def check_target(out: Path, resume: bool) -> None:
-    """Raises:
-    OutputError: `out` holds something that this run must not overwrite.
+    """Make `out`, before the work begins.
+
+    Raises:
+        OutputError: it cannot be written, or holds something that this run must not overwrite.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file", "--out names the model directory to write")
-    if (out / bundle.WEIGHTS).exists():
-        raise OutputError(f"{out} holds a trained model already", "name another --out")
     unfinished = checkpoint.exists(out)
     if unfinished and not resume:
         raise OutputError(
             f"{out} holds an unfinished run", "add --resume to go on with it, or name another --out"
         )
-    if out.is_dir() and any(out.iterdir()) and not unfinished:
+    if (out / bundle.WEIGHTS).exists() and not unfinished:
+        raise OutputError(f"{out} holds a trained model already", "name another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        others = set(out.iterdir()) - set(checkpoint.leftovers(out))
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}", "name another --out") from error
+    if others and not unfinished:
         raise OutputError(f"{out} is not empty", "name another --out")
 
 
 def fingerprint(
     options: TrainOptions, config: Config, data: Data, source: Path | None
 ) -> dict[str, str]:
-    """All that decides the result of a run, by name."""
+    """What decides the result of a run, by name; the pictures themselves are not read for it."""
     start = bundle.digest(source) if source is not None else options.model
     return {
         "configuration": msgspec.json.encode(config).decode(),
         "training catalog": data.train.digest(),
         "validation catalog": data.validation.digest(),
         "start": f"{start} {options.pretrained}",
+        "image root": " ".join(str(root.resolve()) for root in image_roots(options)),
+        "version of tagger or torch": f"{__version__} {torch.__version__}",
     }

@@ -25,6 +25,8 @@ VIEWS: tuple[View, ...] = ("both", "scrubbed", "image", "title")
 VIEWS_IN_TRAINING: tuple[View, ...] = ("both", "image", "title")
 
 BATCH_SIZE = 256
+NO_ANSWER = -3
+"""label_id predicted for a product that the view leaves without any modality; never right."""
 
 
 def score_views(
@@ -33,8 +35,8 @@ def score_views(
     products: Products,
     pixels: PixelCache,
     device: torch.device,
-) -> dict[str, dict[str, float]]:
-    """Accuracy by view and task, in the precision of training; NaN for a task without labels."""
+) -> dict[str, dict[str, float | None]]:
+    """Accuracy by view and task, in the precision of training; None for a task without labels."""
     tasks = model.config.tasks
     truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in tasks}
     right: dict[str, dict[str, int]] = {v: {t.name: 0 for t in tasks} for v in VIEWS_IN_TRAINING}
@@ -44,13 +46,13 @@ def score_views(
         ):
             for view, output in outputs.items():
                 for name, logits in output.logits.items():
-                    guess = logits.argmax(-1).cpu().numpy()
+                    answered = (output.modality_weights.sum((1, 2)) > 0).cpu().numpy()
+                    guess = np.where(answered, logits.argmax(-1).cpu().numpy(), NO_ANSWER)
                     right[view][name] += int((guess == truth[name][rows]).sum())
     known = {name: int((ids != UNLABELED).sum()) for name, ids in truth.items()}
     return {
         view: {
-            name: count / known[name] if known[name] else float("nan")
-            for name, count in by_task.items()
+            name: count / known[name] if known[name] else None for name, count in by_task.items()
         }
         for view, by_task in right.items()
     }

@@ -55,7 +55,7 @@ def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) 
     """The tokenizer of `source` or of its architecture, or one learned from `titles`."""
     text = config.architecture.text
     if source is None:
-        return bundle.open_clip_tokenizer(config.architecture.open_clip or "", None)
+        return bundle.open_clip_tokenizer(config.architecture.open_clip or "")
     if text is None or (source / FILE_NAME).is_file():
         return bundle.load_tokenizer(source, config)
     return learn_pieces(titles, text.vocabulary_size, text.context_length)

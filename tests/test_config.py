@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tagger import bundle
-from tagger.config import FORMAT_VERSION, Config, read_config, write_config
+from tagger.config import DEFAULT_DEFINITION, FORMAT_VERSION, Config, read_config, write_config
 from tagger.errors import ModelError
 from tagger.tasks import Task
 
@@ -40,7 +40,7 @@ def test_every_directory_on_the_shelf_is_read_by_its_name(path: Path, tmp_path: 
 
 
 def test_shelf_is_not_empty() -> None:
-    assert bundle.DEFAULT_DEFINITION in {path.name for path in SHELF}
+    assert DEFAULT_DEFINITION in {path.name for path in SHELF}
 
 
 def test_written_config_reads_back_equal_with_every_default_spelled_out(tmp_path: Path) -> None:

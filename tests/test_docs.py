@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tagger import errors
 from tagger.bundle import shelf
 from tagger.cli import app
+from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.images import IMAGE_STATUSES
 from tagger.predict import output_schema
 from tagger.preprocess import TITLE_STATUSES
@@ -70,6 +71,8 @@ def test_the_examples_show_train_commands() -> None:
 
 
 def test_models_on_the_shelf_are_named() -> None:
+    names = {path.parent.name for path in shelf().glob("*/config.json")}
+    assert {DEFAULT_MODEL, DEFAULT_DEFINITION} < names
     for path in shelf().glob("*/config.json"):
         assert f"`{path.parent.name}`" in README
 

@@ -145,3 +145,15 @@ def test_patches_and_words_see_each_other_before_the_globals_are_weighed() -> No
     tokens[:, 1] = changed.tokens[:, 1]
     mixed = model.fuse(type(image)(tokens, image.mask), text)
     assert not torch.allclose(mixed.logits["color"], model.fuse(image, text).logits["color"])
+
+
+def test_pixels_of_an_absent_picture_stay_out_of_the_batch_statistics_in_training() -> None:
+    pixels, present, ids, mask = make_inputs()
+    present[:2] = False
+    other = pixels.clone()
+    other[:2] = 255 - other[:2]
+    outputs = []
+    for given in (pixels, other):
+        model = make_model(dropout=0.0).train()
+        outputs.append(model(given, present, ids, mask).logits["color"])
+    torch.testing.assert_close(*outputs)

@@ -69,7 +69,9 @@ def test_near_duplicates_fall_on_one_side(seed: int) -> None:
 
 def test_group_larger_than_the_share_stays_in_training() -> None:
     titles, images = random_products(60, seed=4)
-    chosen = choose([*["one large group"] * 40, *titles], [*images[:40], *images])
+    chosen = choose(
+        [*["one large group"] * 40, *titles], [*(f"group {n}.jpg" for n in range(40)), *images]
+    )
     assert not any(chosen[:40])
     assert sum(chosen) == 30
     assert not any(choose(["one large group"] * 40, images[:40]))
@@ -81,3 +83,11 @@ def test_products_without_a_title_are_split_by_their_picture() -> None:
         chosen = choose([empty] * 400, images)
         assert 0.2 < sum(chosen) / 400 < 0.4
         assert choose([empty] * 400, images[::-1]) == chosen[::-1]
+
+
+def test_products_of_one_picture_fall_on_one_side() -> None:
+    titles, _ = random_products(400, seed=6)
+    images: list[str | None] = [f"{number // 2}.jpg" for number in range(400)]
+    chosen = choose(titles, images)
+    assert chosen[::2] == chosen[1::2]
+    assert 0 < sum(chosen) < 400

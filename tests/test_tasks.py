@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tagger.errors import UsageError
-from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task, learn_task, parse_names, support
+from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task, learn_task, parse_names
 
 
 def random_labels(seed: int) -> list[str | None]:
@@ -54,11 +54,6 @@ def test_label_ids_lead_back_to_the_labels(seed: int) -> None:
             assert label_id == UNKNOWN_LABEL
         else:
             assert task.labels[label_id] == label
-
-
-def test_support_counts_labelled_products() -> None:
-    assert support([None, "a", "", None, "a"]) == 3
-    assert support([]) == 0
 
 
 @pytest.mark.parametrize("text", ["color,pattern", " color , pattern ", "color,,pattern,"])

@@ -195,3 +195,9 @@ def test_text_tower_reads_its_global_token_at_the_end_and_ignores_padding() -> N
     padded = torch.cat([ids, torch.randint(0, 50, (2, 5))], 1)
     padding = torch.cat([mask, torch.zeros(2, 5, dtype=torch.bool)], 1)
     torch.testing.assert_close(tower(padded, padding)[0], pooled)
+
+
+def test_weights_for_another_activation_are_refused_with_the_right_model() -> None:
+    with pytest.raises(WeightsError, match="another activation") as refused:
+        load_pretrained("ViT-B-32", "openai", *open_clip_towers("tiny-clip"))
+    assert "--model ViT-B-32-quickgelu --pretrained openai" in refused.value.hint

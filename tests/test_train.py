@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tagger import bundle
 from tagger.bundle import load
@@ -248,13 +250,72 @@ def test_a_catalog_may_lack_a_whole_modality(
 def test_gradient_accumulation_takes_one_step_for_several_batches(
     options: TrainOptions, definition: Path, tmp_path: Path
 ) -> None:
+    """11 batches of 10, four to a step: as many steps as 3 batches of 40 make."""
     config = bundle.read_config(definition / "config.json")
-    training = msgspec.structs.replace(config.training, accumulate=4)
-    folder = tmp_path / "accumulating"
-    folder.mkdir()
-    write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
-    result = run(replace(options, model=str(folder), epochs=2))
-    assert len(result.history) == 2
+    steps = []
+    for batch_size, accumulate in ((10, 4), (40, 1)):
+        training = msgspec.structs.replace(
+            config.training, accumulate=accumulate, batch_size=batch_size, epochs=1
+        )
+        folder = tmp_path / f"accumulate-{accumulate}"
+        folder.mkdir()
+        write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
+        out = tmp_path / f"out-{accumulate}"
+        with pytest.raises(KeyboardInterrupt):
+            run(
+                replace(options, model=str(folder), out=out, epochs=2),
+                Silent(stop_after=1),
+            )
+        found = next(out.glob("checkpoint-*/tensors.safetensors"))
+        tensors = load_file(found)
+        steps.append({float(t) for name, t in tensors.items() if name.endswith("/step")})
+    assert steps == [{3.0}, {3.0}]
+
+
+def test_a_task_without_validation_labels_neither_stops_nor_spoils_a_resumed_run(
+    options: TrainOptions, catalog: Path, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(catalog)
+    table["color"] = None
+    table.to_parquet(catalog.parent / "unlabelled.parquet")
+    validated = replace(options, validation=catalog.parent / "unlabelled.parquet")
+    with pytest.raises(KeyboardInterrupt):
+        run(validated, Silent(stop_after=1))
+    result = run(replace(validated, resume=True))
+    assert result.history[-1].accuracy["both"]["color"] is None
+    assert result.history[-1].score > 0
+
+
+def test_a_kill_while_the_first_checkpoint_is_written_does_not_block_the_directory(
+    options: TrainOptions,
+) -> None:
+    (options.out / ".checkpoint.new").mkdir(parents=True)
+    (options.out / ".checkpoint.new" / "tensors.safetensors").write_bytes(b"half")
+    assert len(run(replace(options, epochs=1, resume=True)).history) == 1
+    assert not (options.out / ".checkpoint.new").exists()
+
+
+def test_a_kill_between_the_model_and_the_clean_up_is_finished_by_resume(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=2))
+    kept = tmp_path / "kept"
+    shutil.copytree(options.out, kept)
+    run(replace(options, resume=True))
+    before = weights(options.out)
+    shutil.copytree(kept, options.out, dirs_exist_ok=True)
+    run(replace(options, resume=True))
+    after = weights(options.out)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not list(options.out.glob("*checkpoint*"))
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(options: TrainOptions) -> None:
+    monitor = Silent()
+    with pytest.raises(OutputError, match="cannot write"):
+        run(replace(options, out=Path("/proc/nowhere")), monitor)
+    assert not monitor.epochs
 
 
 def test_pretrained_weights_are_for_open_clip_towers(options: TrainOptions) -> None:

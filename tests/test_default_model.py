@@ -1,0 +1,85 @@
+"""The model in the box, on the catalog in the box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tagger
+from tagger.bundle import resolve
+from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL, read_config
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TASKS = ["category", "color", "pattern"]
+BAD_ROWS = {
+    "0014": ("not_found", "ok"),
+    "0028": ("unreadable", "ok"),
+    "0043": ("unreadable", "ok"),
+    "0057": ("unreadable", "ok"),
+    "0071": ("outside_root", "ok"),
+    "0086": ("missing", "ok"),
+    "0100": ("ok", "missing"),
+    "0114": ("missing", "missing"),
+}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> pd.DataFrame:
+    return pd.read_csv(EXAMPLES / "catalog.csv", dtype=str, keep_default_na=False)
+
+
+@pytest.fixture(scope="module")
+def labeled(catalog: pd.DataFrame) -> pd.DataFrame:
+    return tagger.load().predict(catalog, TASKS, EXAMPLES).set_index("id")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_is_right_nine_times_in_ten_on_the_example(labeled: pd.DataFrame, task: str) -> None:
+    known = labeled[labeled[task] != ""]
+    assert len(known) > 50
+    assert (known[f"{task}_label"] == known[task]).mean() >= 0.9
+
+
+def test_bad_rows_of_the_example_are_statuses(labeled: pd.DataFrame) -> None:
+    for name, statuses in BAD_ROWS.items():
+        row = labeled.loc[name]
+        assert (row["image_status"], row["title_status"]) == statuses
+        assert row["color_status"] == ("error" if statuses == ("missing", "missing") else "ok")
+    assert (labeled.drop(index=list(BAD_ROWS))["image_status"] == "ok").all()
+
+
+def test_a_title_that_names_no_color_leaves_it_to_the_picture(labeled: pd.DataFrame) -> None:
+    named = [
+        color.lower() in title.lower()
+        for color, title in zip(labeled["color"], labeled["title"], strict=True)
+    ]
+    seen = labeled[(labeled["image_status"] == "ok") & (labeled["title_status"] == "ok")]
+    by_naming = seen["color_image_weight"].groupby(pd.Series(named, labeled.index)).mean()
+    assert by_naming[False] > by_naming[True]
+
+
+def test_the_directory_is_small_and_complete() -> None:
+    path = resolve(DEFAULT_MODEL)
+    files = {file.name: file.stat().st_size for file in path.iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert sum(files.values()) <= 15e6
+    assert "tagger train" in (path / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_was_trained_from_the_definition_beside_it() -> None:
+    trained = read_config(resolve(DEFAULT_MODEL) / "config.json")
+    definition = read_config(resolve(DEFAULT_DEFINITION) / "config.json")
+    assert trained.architecture == definition.architecture
+    assert trained.fusion == definition.fusion
+    assert trained.training == definition.training
+    assert [task.name for task in trained.tasks] == [
+        "category",
+        "color",
+        "pattern",
+        "sleeve",
+        "neck",
+        "usage",
+        "gender",
+    ]
