@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,23 +36,23 @@ IDS = [
 IMAGE_COLOR, TEXT_COLOR = "#3b78c3", "#e08a2c"
 
 
-def draw_product(axes: Axes, product: pd.Series, root: Path) -> None:
-    """The picture above, the title and one bar per task below."""
-    axes.axis("off")
+def draw_product(picture: Axes, text: Axes, product: pd.Series, root: Path) -> None:
+    """The picture above; below it the title, and per task the label, its confidence and the bar."""
+    picture.axis("off")
     with Image.open(root / product["image"]) as image:
-        axes.imshow(image, extent=(0, 0.75, 0, 1), aspect="equal")
+        picture.imshow(image)
+    text.axis("off")
+    text.set(xlim=(0, 1), ylim=(-3, 1))
     title = product["title"] if isinstance(product["title"], str) else "(no title)"
-    axes.text(0, -0.06, title, fontsize=7, color="#555555", va="top")
+    text.text(0, 0.7, fill(title, 27), fontsize=7.5, color="#666666", va="center")
     for row, task in enumerate(TASKS):
-        y = -0.24 - 0.13 * row
+        y = -0.2 - row
         confidence = product[f"{task}_confidence"]
-        picture = confidence * product[f"{task}_image_weight"]
-        axes.text(0, y, product[f"{task}_label"], fontsize=8.5, weight="bold", va="center")
-        axes.text(0.75, y, f"{confidence:.0%}", fontsize=8, va="center", ha="right")
-        axes.barh(y - 0.055, 0.75 * picture, 0.02, color=IMAGE_COLOR)
-        title = confidence - picture
-        axes.barh(y - 0.055, 0.75 * title, 0.02, left=0.75 * picture, color=TEXT_COLOR)
-    axes.set(xlim=(-0.02, 0.95), ylim=(-0.62, 1.02))
+        seen = confidence * product[f"{task}_image_weight"]
+        text.text(0, y, product[f"{task}_label"], fontsize=9, weight="bold", va="center")
+        text.text(1, y, f"{confidence:.0%}", fontsize=9, va="center", ha="right")
+        text.barh(y - 0.4, seen, 0.16, color=IMAGE_COLOR)
+        text.barh(y - 0.4, confidence - seen, 0.16, left=seen, color=TEXT_COLOR)
 
 
 def main() -> None:
@@ -60,9 +61,12 @@ def main() -> None:
     parser.add_argument("picture", type=Path, help="PNG file to write")
     arguments = parser.parse_args()
     products = pd.read_parquet(arguments.catalog).set_index("id")
-    figure = Figure(figsize=(11, 8.2), layout="constrained", facecolor="white")
-    for axes, name in zip(figure.subplots(2, 6).flat, IDS, strict=True):
-        draw_product(axes, products.loc[name], arguments.catalog.parent)
+    figure = Figure(figsize=(12, 7.4), facecolor="white")
+    for number, name in enumerate(IDS):
+        left, bottom = 0.02 + 0.165 * (number % 6), 0.52 - 0.5 * (number // 6)
+        picture = figure.add_axes((left, bottom + 0.18, 0.14, 0.28))
+        text = figure.add_axes((left, bottom, 0.14, 0.17))
+        draw_product(picture, text, products.loc[name], arguments.catalog.parent)
     figure.savefig(arguments.picture, dpi=110)
 
 

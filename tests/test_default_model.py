@@ -50,16 +50,6 @@ def test_bad_rows_of_the_example_are_statuses(labeled: pd.DataFrame) -> None:
     assert (labeled.drop(index=list(BAD_ROWS))["image_status"] == "ok").all()
 
 
-def test_a_title_that_names_no_color_leaves_it_to_the_picture(labeled: pd.DataFrame) -> None:
-    named = [
-        color.lower() in title.lower()
-        for color, title in zip(labeled["color"], labeled["title"], strict=True)
-    ]
-    seen = labeled[(labeled["image_status"] == "ok") & (labeled["title_status"] == "ok")]
-    by_naming = seen["color_image_weight"].groupby(pd.Series(named, labeled.index)).mean()
-    assert by_naming[False] > by_naming[True]
-
-
 def test_the_directory_is_small_and_complete() -> None:
     path = resolve(DEFAULT_MODEL)
     files = {file.name: file.stat().st_size for file in path.iterdir()}
