@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card:
         write_config(config, path / CONFIG)
         temporary = path / f".{WEIGHTS}.partial"
         save_file(state, temporary, {"format": "pt"})
+        # safetensors makes it readable by its owner alone; a cron user must read it too.
+        shutil.copymode(path / CARD, temporary)
         os.replace(temporary, path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {error}", "check permissions and space") from error

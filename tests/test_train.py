@@ -193,6 +193,8 @@ def test_the_directory_is_complete_and_the_checkpoint_is_gone(options: TrainOpti
         "model.safetensors",
         "tokenizer.json",
     ]
+    modes = {path.stat().st_mode for path in options.out.iterdir()}
+    assert len(modes) == 1  # all readable by whoever may read one of them
     card = (options.out / "README.md").read_text()
     assert "tagger train --anything" in card
     with Image.open(options.out / "learning_curve.png") as curve:
