@@ -1,21 +1,21 @@
-"""Stream a catalog in (Parquet file, directory of Parquet parts, CSV); write one out atomically."""
+"""Stream a catalog in: a Parquet file, a directory of Parquet parts, a CSV file."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tagger.errors import CatalogError, OutputError, closest, listing
+from tagger.errors import CatalogChangedError, CatalogError, closest, listing
 
 CSV_BLOCK_BYTES = 4 << 20
-ROW_GROUP_ROWS = 16384
+READ_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Catalog:
         if not path.exists():
             raise CatalogError(f"no such catalog: {path}", _neighbours(path))
         self._parts = _parquet_parts(path)
+        self._state = self._read_state()
         try:
             self.schema: pa.Schema = (
                 self._open_csv().schema if not self._parts else pq.read_schema(self._parts[0])
@@ -62,12 +63,52 @@ class Catalog:
         """Where relative image paths start by default."""
         return folder_of(self.path)
 
-    @property
-    def num_rows(self) -> int | None:
-        """Rows from the Parquet footers; None for CSV, which would have to be read for it."""
+    @cached_property
+    def num_rows(self) -> int:
+        """Rows by the Parquet footers; a CSV file is read through, to its last broken field.
+
+        Raises:
+            CatalogError: a CSV row that cannot be read; better now than at its turn in the night.
+        """
         if not self._parts:
-            return None
+            return sum(batch.num_rows for batch in self.batches(1 << 20))
         return sum(int(pq.read_metadata(part).num_rows) for part in self._parts)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of the bytes of the catalog's files, in the order in which they are read."""
+        total = hashlib.sha256()
+        try:
+            for file in self._files:
+                with open(file, "rb") as content:
+                    total.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return total.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raises:
+        CatalogChangedError: a file was written, replaced, added or removed since the start.
+        """
+        try:
+            same = self._read_state() == self._state
+        except (OSError, CatalogError):
+            same = False
+        if not same:
+            raise CatalogChangedError(
+                f"{self.path} changed while it was read",
+                "run the same command again with --overwrite, once nothing writes to the catalog",
+            )
+
+    @property
+    def _files(self) -> list[Path]:
+        return self._parts or [self.path]
+
+    def _read_state(self) -> list[tuple[str, int, int, int]]:
+        """Name, size, time of the last write and inode of each file."""
+        files = _parquet_parts(self.path) or [self.path]
+        stats = [(file, file.stat()) for file in files]
+        return [(str(f), info.st_size, info.st_mtime_ns, info.st_ino) for f, info in stats]
 
     def require(self, names: Sequence[str], option: str) -> None:
         """Raises:
@@ -80,21 +121,20 @@ class Catalog:
                     f"name the right column with {option}.{closest(name, self.schema.names)}",
                 )
 
-    def batches(self, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows in order, at most `batch_rows` at a time, whatever the file's own grouping.
+    def batches(self, batch_rows: int, start: int = 0) -> Iterator[pa.RecordBatch]:
+        """The rows from row `start` on, in order, in batches of 1 to `batch_rows` rows.
 
         Raises:
             CatalogError: the file is damaged, or changed its columns between two parts.
         """
         try:
-            if self._parts:
-                for part in self._parts:
-                    with pq.ParquetFile(part) as file:
-                        yield from file.iter_batches(batch_size=batch_rows)
-            else:
-                for batch in self._open_csv():
-                    for start in range(0, batch.num_rows, batch_rows):
-                        yield batch.slice(start, batch_rows)
+            source = self._parquet_batches(batch_rows, start) if self._parts else self._open_csv()
+            skip = 0 if self._parts else start
+            for batch in source:
+                first = min(skip, batch.num_rows)
+                skip -= first
+                for offset in range(first, batch.num_rows, batch_rows):
+                    yield batch.slice(offset, batch_rows)
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
 
@@ -102,6 +142,20 @@ class Catalog:
         """The named columns of all rows, in memory."""
         batches = [batch.select(list(columns)) for batch in self.batches(65536)]
         return pa.Table.from_batches(batches)
+
+    def _parquet_batches(self, batch_rows: int, start: int) -> Iterator[pa.RecordBatch]:
+        """The rows from `start` on; row groups that hold earlier rows only are not read."""
+        for part in self._parts:
+            # Without pre_buffer a row group larger than memory is read piece by piece.
+            with pq.ParquetFile(part, buffer_size=READ_BUFFER_BYTES, pre_buffer=False) as file:
+                groups = list(range(file.num_row_groups))
+                while groups and start >= file.metadata.row_group(groups[0]).num_rows:
+                    start -= file.metadata.row_group(groups.pop(0)).num_rows
+                if groups:
+                    for batch in file.iter_batches(batch_size=batch_rows, row_groups=groups):
+                        first = min(start, batch.num_rows)
+                        start -= first
+                        yield batch.slice(first)
 
     def _open_csv(self) -> pa_csv.CSVStreamingReader:
         with pa.OSFile(str(self.path)) as file:
@@ -148,91 +202,41 @@ def folder_of(path: Path) -> Path:
 def strings(batch: pa.RecordBatch | pa.Table, column: str, path: Path) -> list[str | None]:
     """A column as Python strings; empty and blank ones are None.
 
+    A byte that is not UTF-8 becomes a lone surrogate, as in Python's file names.
+
     Raises:
         CatalogError: the column holds something that has no text form (lists, structs, bytes).
     """
     values = batch.column(column)
     try:
-        texts = values.cast(pa.string()).to_pylist()
-    except pa.ArrowException as error:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if _is_text(values.type):
+            # By way of bytes: a damaged file can hold strings that are not UTF-8.
+            raw = values.cast(pa.large_binary()).to_pylist()
+            texts = [None if t is None else t.decode(errors="surrogateescape") for t in raw]
+        else:
+            texts = values.cast(pa.string()).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise CatalogError(
             f"{path}: column {column!r} holds {values.type}, not text", "name another column"
         ) from error
     return [text if text is not None and text.strip() else None for text in texts]
 
 
-class ParquetOutput:
-    """A Parquet file that appears under its name only when it is whole.
-
-    Used as a context manager: rows go to a temporary file beside it, which is flushed to disk and
-    renamed on a clean exit and deleted on an error.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        """Raises:
-        OutputError: the folder does not exist or cannot be written.
-        """
-        self.path = path
-        self._schema = schema
-        self._waiting: list[pa.RecordBatch] = []
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def __enter__(self) -> ParquetOutput:
-        return self
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are written in groups of ROW_GROUP_ROWS.
-
-        Raises:
-            OutputError: the disk is full or gone.
-        """
-        self._waiting.append(batch)
-        if sum(waiting.num_rows for waiting in self._waiting) >= ROW_GROUP_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        try:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
-        except OSError as error:
-            raise self._failed(error) from error
-        self._waiting = []
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
-            if kind is None:
-                with open(self._temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(self._temporary, self.path)
-        except OSError as failure:
-            raise self._failed(failure) from failure
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def _failed(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"cannot write {self.path}: {error.strerror or error}",
-            "check the folder, its permissions and the free space, or name another --out",
-        )
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _parquet_parts(path: Path) -> list[Path]:
     """The Parquet files behind `path` in name order; empty for a CSV file."""
     if path.is_dir():
-        parts = sorted(part for part in path.rglob("*.parquet") if not part.name.startswith("."))
+        # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
+        parts = sorted(
+            part
+            for part in path.rglob("*.parquet")
+            if not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
+        )
         if not parts:
             raise CatalogError(f"{path} is a directory without .parquet files", "name a catalog")
         return parts

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
-from tagger.errors import TaggerError
+from tagger.errors import StoppedError, TaggerError
 from tagger.version import __version__
 
 app = typer.Typer(
@@ -34,6 +37,13 @@ IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in mes
 Model = Annotated[str, typer.Option(help="Trained model: path or shelf name.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...  [default: a GPU if any]")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
+
+
+class LogFormat(enum.StrEnum):
+    """How messages look."""
+
+    text = "text"
+    json = "json"
 
 
 def _version(asked: bool) -> None:
@@ -115,43 +125,106 @@ def predict(
     tasks: TasksOption,
     model: Model = DEFAULT_MODEL,
     out: Annotated[
-        Path | None, typer.Option(help="Parquet file to write.  [default: NAME.labeled.parquet]")
+        Path | None,
+        typer.Option(
+            help="A .parquet or .csv file; any other name is a directory of Parquet parts.  "
+            "[default: NAME.labeled.parquet]"
+        ),
     ] = None,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Add a column with the k likeliest labels.")
     ] = None,
     limit: Limit = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Products that the network sees at once.")
+    ] = 64,
     device: Device = None,
     image_root: ImageRoot = None,
-    image_column: ImageColumn = "image",
+    allow_outside_root: Annotated[
+        bool, typer.Option("--allow-outside-root", help="Image paths may leave the image root.")
+    ] = False,
+    image_column: Annotated[str, typer.Option(help="Column of image paths, or bytes.")] = "image",
     title_column: TitleColumn = "title",
     id_column: IdColumn = "id",
+    shard: Annotated[
+        str, typer.Option(help="i/n: label only the i-th of n shares of a directory of parts.")
+    ] = "1/1",
+    incremental: Annotated[
+        Path | None,
+        typer.Option(help="Earlier output: products that have not changed are carried over."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Label again what failed in the output.")
+    ] = False,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(help="N or P%: publish nothing if more products fail."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output of another run.")
+    ] = False,
+    overwrite_own_columns: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-own-columns",
+            help="CATALOG is an output of tagger: replace the columns that tagger added.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything on a sample, estimate time and size, write nothing."
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what the run did to this JSON file.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How messages on stderr look: for people or for programs.")
+    ] = LogFormat.text,
 ) -> None:
     """Label a catalog: the same rows come out with a label and a confidence per task."""
     from tagger.catalog import Catalog, Columns
+    from tagger.console import Bar, set_style, show_estimate, show_prediction
+    from tagger.run_directory import Shard
     from tagger.tasks import parse_names
 
+    set_style(quiet, log_format is LogFormat.json)
     # The catalog is checked before the seconds that importing torch takes.
-    names, source = parse_names(tasks), Catalog(catalog)
+    names, part, source = parse_names(tasks), Shard.parse(shard), Catalog(catalog)
     from tagger import load
-    from tagger.console import Bar, show_prediction
-    from tagger.predict import default_out, predict_catalog
+    from tagger.job import Job, JobOptions, MaxFailures, default_out
+    from tagger.report import write_report
+    from tagger.run import dry_run as estimate
+    from tagger.run import run
 
-    target = out or default_out(catalog)
-    bundle = load(model, device).bundle
-    with Bar("products", source.num_rows if limit is None else limit) as bar:
-        summary = predict_catalog(
-            bundle,
-            source,
-            target,
-            names,
-            Columns(image_column, title_column, id_column),
-            image_root,
-            top_k,
-            limit,
-            bar.advance,
-        )
-    show_prediction(summary, target)
+    options = JobOptions(
+        catalog,
+        names,
+        out or default_out(catalog),
+        Columns(image_column, title_column, id_column),
+        image_root,
+        not allow_outside_root,
+        top_k,
+        limit,
+        batch_size,
+        part,
+        incremental,
+        retry_failed,
+        overwrite,
+        overwrite_own_columns,
+        MaxFailures.parse(max_failures) if max_failures is not None else MaxFailures(),
+    )
+    job = Job(load(model, device).bundle, options, source)
+    if dry_run:
+        show_estimate(estimate(job), options.out)
+        return
+    with Bar("products", sum(job.part_sizes.values())) as bar:
+        result = run(job, bar.advance)
+    show_prediction(result, options.out)
+    if report is not None:
+        write_report(result.report(job), report)
 
 
 @app.command("eval")
@@ -185,10 +258,16 @@ def evaluate(
         write_evaluation(evaluation, bundle, json)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise StoppedError(number)
+
+
 def main() -> None:
     """Entry point: a TaggerError is two lines on stderr and its exit code."""
     # Pillow warns of pictures that the image status tells about already.
     warnings.filterwarnings("ignore", module="PIL")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except TaggerError as error:
@@ -196,6 +275,11 @@ def main() -> None:
 
         show_error(error)
         sys.exit(error.exit_code)
+    except StoppedError as stopped:
+        from tagger.console import show_stopped
+
+        show_stopped(stopped)
+        sys.exit(stopped.exit_code)
 
 
 if __name__ == "__main__":

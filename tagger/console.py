@@ -2,41 +2,97 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from tagger.errors import TaggerError, listing
+from tagger.errors import StoppedError, TaggerError, listing
 
 if TYPE_CHECKING:
     import torch
 
     from tagger.checkpoint import Epoch
     from tagger.evaluate import Evaluation
-    from tagger.predict import Summary
+    from tagger.run import Estimate, Result
     from tagger.train import TrainResult
     from tagger.training_data import Data
 
-console = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
+
+class _Console(Console):
+    """A console whose reader went away stops the command, as a signal would."""
+
+    def on_broken_pipe(self) -> None:
+        # What is still in the buffer must not fail a second time when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise StoppedError(signal.SIGPIPE)
+
+
+console = _Console(stderr=True, highlight=False)
+results = _Console(highlight=False)
 """Standard output: what a command was asked for, never progress or messages."""
+
+
+@dataclass
+class _Style:
+    """How messages look: nothing but errors if `quiet`, JSON lines if `json`."""
+
+    quiet: bool = False
+    json: bool = False
+
+
+_style = _Style()
+
+
+def set_style(quiet: bool, json: bool) -> None:
+    """Choose how messages look from here on; JSON lines also replace the progress bar."""
+    _style.quiet, _style.json = quiet, json
 
 
 def say(text: str) -> None:
     """One line of plain text; nothing in it is read as markup."""
+    if _style.quiet:
+        return
+    if _style.json:
+        _log("info", message=text)
+        return
     with tqdm.external_write_mode():
         console.print(escape(text), soft_wrap=True)
 
 
-def show_error(error: TaggerError) -> None:
+def _log(level: str, **fields: object) -> None:
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = msgspec.json.encode({"time": stamp, "level": level, **fields}).decode()
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def show_stopped(stopped: StoppedError) -> None:
+    """Which signal ended the command, and that nothing is lost."""
+    name = signal.Signals(stopped.exit_code - 128).name
+    if name != "SIGPIPE":
+        show_error(
+            TaggerError(f"stopped by {name}", "finished work is kept: run the same command again"),
+            stopped.exit_code,
+        )
+
+
+def show_error(error: TaggerError, exit_code: int | None = None) -> None:
     """What went wrong, and the next thing to do: two lines."""
+    if _style.json:
+        code = error.exit_code if exit_code is None else exit_code
+        _log("error", message=error.message, hint=error.hint, exit_code=code)
+        return
     console.print(f"[bold red]error:[/] {escape(_one_line(error.message))}", soft_wrap=True)
     if error.hint:
         console.print(f"[bold]hint:[/] {escape(_one_line(error.hint))}", soft_wrap=True)
@@ -51,9 +107,8 @@ class Bar:
     """A progress bar with rate and ETA on a terminal; nothing where nobody looks (cron, pipes)."""
 
     def __init__(self, unit: str, total: int | None = None) -> None:
-        self._bar = tqdm(
-            total=total, unit=f" {unit}", disable=not console.is_terminal, smoothing=0.1
-        )
+        hidden = not console.is_terminal or _style.quiet or _style.json
+        self._bar = tqdm(total=total, unit=f" {unit}", disable=hidden, smoothing=0.1)
 
     def __enter__(self) -> Bar:
         return self
@@ -177,13 +232,34 @@ def show_evaluation(evaluation: Evaluation) -> None:
             )
 
 
-def show_prediction(summary: Summary, out: Path) -> None:
+def show_prediction(result: Result, out: Path) -> None:
     """How many rows, what was wrong with some, and where the result is."""
+    summary = result.summary
     _say_bad("pictures", summary.image_status, summary.examples)
     _say_bad("titles", summary.title_status)
     for task, statuses in summary.task_status.items():
         say(f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled")
-    say(f"{out}: {summary.num_rows:,} rows")
+    if result.remark:
+        say(result.remark)
+    carried = summary.num_rows - result.stages.computed_rows
+    if result.was_done:
+        say(f"{out}: {summary.num_rows:,} rows; this run was finished already")
+    elif not result.finished:
+        say(f"{out}: this share is done; {result.missing:,} parts of other shards are missing")
+    else:
+        kept = f", {carried:,} of them kept from before" if carried else ""
+        say(f"{out}: {summary.num_rows:,} rows{kept}")
+
+
+def show_estimate(estimate: Estimate, out: Path) -> None:
+    """What a dry run found, and what the whole run would take."""
+    summary = estimate.sample
+    _say_bad("pictures", summary.image_status, summary.examples)
+    _say_bad("titles", summary.title_status)
+    say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
+    minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
+    say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")
+    say("dry run: nothing was written")
 
 
 def _say_bad(

@@ -6,8 +6,14 @@
     |-- ModelError        4   a model directory: missing, damaged, not trained, unknown task
     |-- TrainingError     5   nothing to learn from, or a checkpoint that does not fit
     |-- OutputError       6   the output cannot be written
-    `-- WeightsError    7   tower weights cannot be had (offline, unknown tag)
+    |-- WeightsError      7   tower weights cannot be had (offline, unknown tag)
+    |-- DiskFullError     8   no room left for the output; what is finished is kept
+    |-- LockedError       9   another run is writing the same output
+    |-- CatalogChangedError  10  the catalog was written to during the run
+    |-- TooManyFailuresError 11  more products failed than --max-failures allows
+    `-- OtherRunError     12   the output holds another run: other input, model or options
 
+A signal ends a command with 128 + its number: SIGINT 130, SIGTERM 143, a closed pipe 141.
 Anything else that escapes is a bug and keeps its traceback (exit code 1).
 """
 
@@ -54,6 +60,34 @@ class OutputError(TaggerError):
 
 class WeightsError(TaggerError):
     exit_code = 7
+
+
+class DiskFullError(TaggerError):
+    exit_code = 8
+
+
+class LockedError(TaggerError):
+    exit_code = 9
+
+
+class CatalogChangedError(TaggerError):
+    exit_code = 10
+
+
+class TooManyFailuresError(TaggerError):
+    exit_code = 11
+
+
+class OtherRunError(TaggerError):
+    exit_code = 12
+
+
+class StoppedError(BaseException):
+    """A signal that ends the command; not an Exception, so that nothing on the way catches it."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.exit_code = 128 + signal
 
 
 def listing(names: Sequence[str], limit: int = 12) -> str:

@@ -23,6 +23,8 @@ ImageStatus = Literal[
 IMAGE_STATUSES: tuple[ImageStatus, ...] = get_args(ImageStatus)
 
 Pixels = NDArray[np.uint8]
+ImageSource = str | bytes | None
+"""A path, the bytes of a picture file, or neither."""
 
 MAX_PIXELS = 100_000_000
 """A picture whose header announces more is refused before it is decoded."""
@@ -62,16 +64,28 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 def load_pixels(
-    path: str | None, root: Path, preprocess: Preprocess
+    source: ImageSource, root: Path, preprocess: Preprocess, confined: bool = True
 ) -> tuple[Pixels | None, ImageStatus]:
-    """The picture at `path` below `root` as uint8 (height, width, 3), and its status.
+    """The picture of `source` as uint8 (height, width, 3), and its status.
 
     A picture that cannot be used gives None and the reason; no file raises.
     """
-    if path is None or not path.strip():
-        return None, "missing"
-    data, status = _read_file(path, root)
+    data, status = read_image(source, root, confined)
     return (None, status) if data is None else decode(data, preprocess)
+
+
+def read_image(
+    source: ImageSource, root: Path, confined: bool = True
+) -> tuple[bytes | None, ImageStatus]:
+    """The bytes of a picture file, undecoded: those in the catalog, or at a path below `root`.
+
+    Without `confined`, absolute paths, `..` and links may lead out of `root`.
+    """
+    if source is None or (isinstance(source, str) and not source.strip()):
+        return None, "missing"
+    if isinstance(source, str):
+        return _read_file(source, root, confined)
+    return (None, "too_large") if len(source) > MAX_FILE_BYTES else (source, "ok")
 
 
 def decode(data: bytes, preprocess: Preprocess) -> tuple[Pixels | None, ImageStatus]:
@@ -89,12 +103,12 @@ def decode(data: bytes, preprocess: Preprocess) -> tuple[Pixels | None, ImageSta
     return pixels, "ok"
 
 
-def _read_file(path: str, root: Path) -> tuple[bytes | None, ImageStatus]:
-    """The content of a regular file below `root`; links are followed, but not out of it."""
+def _read_file(path: str, root: Path, confined: bool) -> tuple[bytes | None, ImageStatus]:
+    """The content of a regular file; links are followed, but if `confined` not out of `root`."""
     try:
         real_root = os.path.realpath(root)
         real_path = os.path.realpath(os.path.join(real_root, path))
-        if os.path.commonpath([real_root, real_path]) != real_root:
+        if confined and os.path.commonpath([real_root, real_path]) != real_root:
             return None, "outside_root"
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(real_path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tagger.config import Preprocess
-from tagger.images import ImageStatus, Pixels, load_pixels
+from tagger.images import ImageSource, ImageStatus, Pixels, load_pixels
 
 MAX_BYTES = 4 << 30
 
@@ -20,13 +20,13 @@ class PixelCache:
 
     def __init__(
         self,
-        paths: Sequence[str | None],
+        sources: Sequence[ImageSource],
         root: Path,
         preprocess: Preprocess,
         pool: ThreadPoolExecutor,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._paths = paths
+        self._sources = sources
         self._root = root
         self._preprocess = preprocess
         self._pool = pool
@@ -47,4 +47,4 @@ class PixelCache:
         return result
 
     def _load(self, row: int) -> tuple[Pixels | None, ImageStatus]:
-        return load_pixels(self._paths[row], self._root, self._preprocess)
+        return load_pixels(self._sources[row], self._root, self._preprocess)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,51 +17,57 @@ from torch import Tensor
 
 from tagger import bundle as bundles
 from tagger.bundle import Bundle
-from tagger.catalog import Catalog, Columns, ParquetOutput, strings
+from tagger.catalog import Columns
 from tagger.device import choose_device
-from tagger.errors import CatalogError, OutputError, UsageError, listing
-from tagger.images import ImageStatus, Pixels, load_pixels
+from tagger.errors import CatalogError, listing
+from tagger.images import ImageSource, ImageStatus, Pixels, decode, read_image
 from tagger.model import IMAGE, TEXT, Output
 from tagger.preprocess import collate, title_status
-from tagger.products import input_columns
+from tagger.previous import HASH_COLUMN, Previous, input_hash
+from tagger.products import image_sources, titles_of
+from tagger.report import Stages
 from tagger.tasks import Task
-from tagger.version import __version__
 
 BATCH_SIZE = 64
+READ_ROWS = 64
+"""Rows that are read, and whose pictures are decoded, at a time."""
 NUM_THREADS = 8
 READ_AHEAD = 2
-"""Batches whose pictures are decoded while the model works on an earlier one."""
-
-NUM_EXAMPLES = 3
-"""Ids that the summary names per status."""
-
-Decoded = tuple[Pixels | None, ImageStatus]
+"""Times READ_ROWS whose pictures are decoded while the model works on earlier ones."""
+HELD_BYTES = 256 << 20
+"""Catalog rows that may wait for the model; beyond, it takes a batch that is not full."""
 
 
-@dataclass
-class Summary:
-    """What a run did: rows, products by status, and a few ids of each status that is not ok."""
+@dataclass(frozen=True)
+class Labelling:
+    """What products are labelled with, and how their rows are read.
 
-    num_rows: int = 0
-    image_status: Counter[str] = field(default_factory=Counter)
-    title_status: Counter[str] = field(default_factory=Counter)
-    task_status: dict[str, Counter[str]] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    tasks: those of the model, in the order of the output columns. confined: whether image paths
+    must stay below `root`. batch_size: products that the network sees at once.
+    """
 
-    def add(
-        self, ids: Sequence[str | None], columns: pa.RecordBatch, tasks: Sequence[Task]
-    ) -> None:
-        """Count the statuses of one batch of new columns; a product without id goes by its row."""
-        images = columns.column("image_status").to_pylist()
-        for number, (name, status) in enumerate(zip(ids, images, strict=True), self.num_rows + 1):
-            if status != "ok" and len(self.examples.setdefault(status, [])) < NUM_EXAMPLES:
-                self.examples[status].append(name or f"row {number}")
-        self.num_rows += columns.num_rows
-        self.image_status.update(images)
-        self.title_status.update(columns.column("title_status").to_pylist())
-        for task in tasks:
-            counts = self.task_status.setdefault(task.name, Counter())
-            counts.update(columns.column(f"{task.name}_status").to_pylist())
+    tasks: Sequence[Task]
+    root: Path
+    columns: Columns = field(default_factory=Columns)
+    top_k: int | None = None
+    confined: bool = True
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that labelling adds, in order."""
+        return output_schema(self.tasks, self.top_k)
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product as the model will see it; `carried` is its row in an earlier output."""
+
+    title: str | None
+    pixels: Pixels | None
+    image_status: ImageStatus
+    input_hash: bytes
+    carried: int | None = None
 
 
 class Tagger:
@@ -103,127 +109,164 @@ class Tagger:
                 f"the DataFrame has neither column {columns.image!r} nor {columns.title!r}",
                 "rename its columns, or pass tagger.catalog.Columns",
             )
-        schema = output_schema(chosen, top_k)
-        refuse_overwriting(list(map(str, products.columns)), schema, "the DataFrame")
+        how = Labelling(chosen, Path(image_root), columns, top_k)
+        refuse_overwriting(list(map(str, products.columns)), how.schema, "the DataFrame")
         try:
             table = pa.Table.from_pandas(products[given], preserve_index=False)
         except pa.ArrowException as error:
             raise CatalogError(
-                f"the DataFrame's columns {listing(given)} are not all text: {error.args[-1]}",
+                f"the DataFrame's columns {listing(given)} are not text or bytes: {error.args[-1]}",
                 "convert them: dataframe[column] = dataframe[column].astype(str)",
             ) from error
-        batches = table.to_batches(max_chunksize=BATCH_SIZE)
-        added = [
-            new
-            for _, new in label_batches(
-                self.bundle, batches, chosen, columns, Path(image_root), top_k
-            )
-        ]
-        new = pa.Table.from_batches(added, schema).to_pandas()
+        batches = table.to_batches(max_chunksize=READ_ROWS)
+        added = [new for _, new in label_batches(self.bundle, batches, how)]
+        new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
-
-
-def predict_catalog(
-    bundle: Bundle,
-    catalog: Catalog,
-    out: Path,
-    tasks: Sequence[str],
-    columns: Columns = Columns(),
-    image_root: Path | None = None,
-    top_k: int | None = None,
-    limit: int | None = None,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> Summary:
-    """Label `catalog` and write it with the new columns to `out`: N rows in, N rows out, in order.
-
-    A picture or title that cannot be used is a status, never an exception. `out` appears when it
-    is whole. `progress` is called with the rows of each batch.
-
-    Raises:
-        ModelError: a task that the model does not know.
-        CatalogError: see `Catalog` and `refuse_overwriting`.
-        OutputError: `out` cannot be written.
-    """
-    chosen = [bundle.task(name) for name in tasks]
-    input_columns(catalog, columns)
-    if columns.id != Columns().id:
-        catalog.require([columns.id], "--id-column")
-    new_schema = output_schema(chosen, top_k)
-    refuse_overwriting(catalog.schema.names, new_schema, str(catalog.path))
-    check_out(catalog, out)
-    metadata = {
-        **(catalog.schema.metadata or {}),
-        b"tagger_version": __version__.encode(),
-        b"tagger_model": bundle.path.name.encode(),
-        b"tagger_model_sha256": bundle.sha256.encode(),
-    }
-    schema = pa.schema([*catalog.schema, *new_schema], metadata)
-    batches = catalog.batches(BATCH_SIZE)
-    if limit is not None:
-        batches = _first_rows(batches, limit)
-    summary = Summary()
-    root = image_root or catalog.folder
-    with ParquetOutput(out, schema) as output:
-        for given, new in label_batches(bundle, batches, chosen, columns, root, top_k):
-            rows = pa.RecordBatch.from_arrays([*given.columns, *new.columns], schema=schema)
-            output.write(rows)
-            summary.add(_column(given, columns.id), new, chosen)
-            progress(given.num_rows)
-    return summary
 
 
 def label_batches(
     bundle: Bundle,
     batches: Iterable[pa.RecordBatch],
-    tasks: Sequence[Task],
-    columns: Columns,
-    root: Path,
-    top_k: int | None,
+    how: Labelling,
+    previous: Previous | None = None,
+    stages: Stages | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Each batch with its new columns, in order, while later pictures are being decoded."""
+    """Each batch of rows with its new columns, in order, while later pictures are being decoded.
+
+    The model sees `how.batch_size` products at a time, whatever the size of `batches`. Products
+    that `previous` has answers for cost it nothing.
+    """
+    stages = stages or Stages()
+    source = (batch for batch in batches if batch.num_rows)
+    decoding: deque[_Rows] = deque()  # read
+    unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
+    products: deque[Product] = deque()  # those, in order
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        waiting: deque[tuple[pa.RecordBatch, list[str | None], list[Future[Decoded]]]] = deque()
-        source = iter(batches)
         while True:
-            for batch in islice(source, READ_AHEAD + 1 - len(waiting)):
-                images = _column(batch, columns.image)
-                titles = _column(batch, columns.title)
-                decoding = [
-                    pool.submit(load_pixels, path, root, bundle.config.preprocess)
-                    for path in images
-                ]
-                waiting.append((batch, titles, decoding))
-            if not waiting:
+            with stages.time("read"):
+                for batch in islice(source, READ_AHEAD + 1 - len(decoding)):
+                    decoding.append(_Rows.read(batch, bundle, how, previous, pool))
+            if decoding:
+                rows = decoding.popleft()
+                with stages.time("decode"):
+                    products += rows.collect(previous)
+                unfinished.append(rows)
+            elif not unfinished:
                 return
-            batch, titles, decoding = waiting.popleft()
-            yield batch, label(bundle, [f.result() for f in decoding], titles, tasks, top_k)
+            held = sum(rows.given.nbytes for rows in unfinished)
+            full = how.batch_size if decoding and held < HELD_BYTES else 1
+            while len(products) >= full:
+                count = min(how.batch_size, len(products))
+                with stages.time("model"):
+                    new = label(bundle, [products.popleft() for _ in range(count)], how)
+                stages.computed_rows += count
+                for rows in unfinished:
+                    new = new.slice(rows.answer(new))
+            while unfinished and unfinished[0].num_unanswered == 0:
+                rows = unfinished.popleft()
+                yield rows.given, rows.new_columns(how.schema)
 
 
-def label(
+@dataclass
+class _Rows:
+    """Rows of the catalog on their way: read, decoded, answered."""
+
+    given: pa.RecordBatch
+    futures: list[Future[Product]]
+    order: list[int] = field(default_factory=list)
+    """Rows of `given` in the order of `answers`: those carried over first."""
+    answers: list[pa.RecordBatch] = field(default_factory=list)
+    num_unanswered: int = 0
+
+    @classmethod
+    def read(
+        cls,
+        batch: pa.RecordBatch,
+        bundle: Bundle,
+        how: Labelling,
+        previous: Previous | None,
+        pool: ThreadPoolExecutor,
+    ) -> _Rows:
+        """Start decoding the pictures of `batch`."""
+        images = image_sources(batch, how.columns.image)
+        titles = titles_of(batch, how.columns.title)
+        return cls(
+            batch,
+            [
+                pool.submit(prepare, image, title, bundle, how, previous)
+                for image, title in zip(images, titles, strict=True)
+            ],
+        )
+
+    def collect(self, previous: Previous | None) -> list[Product]:
+        """Wait for the pictures; take over what `previous` knows and return the other products."""
+        products = [future.result() for future in self.futures]
+        carried = [row for row, product in enumerate(products) if product.carried is not None]
+        if previous is not None and carried:
+            known = [row for p in products if (row := p.carried) is not None]
+            self.answers = previous.take(known).combine_chunks().to_batches()
+        waiting = [row for row, product in enumerate(products) if product.carried is None]
+        self.order = carried + waiting
+        self.num_unanswered = len(waiting)
+        self.futures = []
+        return [products[row] for row in waiting]
+
+    def answer(self, new: pa.RecordBatch) -> int:
+        """Take what is ours from the front of `new`; returns how many rows that were."""
+        count: int = min(self.num_unanswered, new.num_rows)
+        if count:
+            self.answers.append(new.slice(0, count))
+            self.num_unanswered -= count
+        return count
+
+    def new_columns(self, schema: pa.Schema) -> pa.RecordBatch:
+        """The answers in the order of the rows."""
+        if len(self.answers) == 1 and self.order == sorted(self.order):
+            return self.answers[0]
+        table = pa.Table.from_batches(self.answers, schema)
+        return table.take(np.argsort(self.order)).combine_chunks().to_batches()[0]
+
+
+def prepare(
+    image: ImageSource,
+    title: str | None,
     bundle: Bundle,
-    decoded: Sequence[Decoded],
-    titles: Sequence[str | None],
-    tasks: Sequence[Task],
-    top_k: int | None,
-) -> pa.RecordBatch:
-    """The new columns of one batch of products, with the schema of `output_schema`."""
-    pixels = [image for image, _ in decoded]
+    how: Labelling,
+    previous: Previous | None,
+) -> Product:
+    """Read and decode one product's picture, unless `previous` has an answer for these bytes."""
+    data, status = read_image(image, how.root, how.confined)
+    digest = input_hash(data, status, title)
+    carried = None if previous is None else previous.find(digest)
+    if carried is not None or data is None:
+        return Product(title, None, status, digest, carried)
+    pixels, status = decode(data, bundle.config.preprocess)
+    return Product(title, pixels, status, digest)
+
+
+def label(bundle: Bundle, products: Sequence[Product], how: Labelling) -> pa.RecordBatch:
+    """The new columns of one batch of products, with the schema of `how`."""
     batch = collate(
-        pixels, titles, bundle.config.preprocess, bundle.tokenizer, bundle.fixed_length
+        [product.pixels for product in products],
+        [product.title for product in products],
+        bundle.config.preprocess,
+        bundle.tokenizer,
+        bundle.fixed_length,
     ).to(bundle.device)
     with torch.inference_mode():
         output = bundle.model(batch.pixels, batch.image_present, batch.ids, batch.text_mask)
     answerable = (batch.image_present | batch.text_mask.any(1)).cpu().numpy()
     arrays = [
-        pa.array([status for _, status in decoded], pa.string()),
-        pa.array([title_status(title) for title in titles], pa.string()),
+        pa.array([product.image_status for product in products], pa.string()),
+        pa.array([title_status(product.title) for product in products], pa.string()),
     ]
     names = [task.name for task in bundle.config.tasks]
-    for task in tasks:
+    for task in how.tasks:
         weights = output.modality_weights[:, names.index(task.name)]
-        arrays += task_columns(task, output, weights, answerable, top_k)
-    return pa.RecordBatch.from_arrays(arrays, schema=output_schema(tasks, top_k))
+        arrays += task_columns(task, output, weights, answerable, how.top_k)
+    arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
+    return pa.RecordBatch.from_arrays(arrays, schema=how.schema)
 
 
 def task_columns(
@@ -279,7 +322,7 @@ def output_schema(tasks: Sequence[Task], top_k: int | None) -> pa.Schema:
         ]
         if top_k is not None:
             fields.append((f"{task.name}_top_k", _TOP_K))
-    return pa.schema(fields)
+    return pa.schema([*fields, (HASH_COLUMN, pa.string())])
 
 
 def refuse_overwriting(existing: Sequence[str], new: pa.Schema, where: str) -> None:
@@ -290,40 +333,6 @@ def refuse_overwriting(existing: Sequence[str], new: pa.Schema, where: str) -> N
     if there:
         raise CatalogError(
             f"{where} has a column {there[0]!r} already",
-            "is it an output of tagger? label the original catalog, or rename the column",
+            "is it an output of tagger? label the original catalog, add --overwrite-own-columns, "
+            "or rename the column",
         )
-
-
-def check_out(catalog: Catalog, out: Path) -> None:
-    """Raises:
-    UsageError: `out` is the catalog itself or inside it, or not a Parquet file.
-    OutputError: `out` is a directory.
-    """
-    if out.suffix != ".parquet":
-        raise UsageError(f"--out {out} does not end in .parquet", "name a .parquet file")
-    if out.is_dir():
-        raise OutputError(f"--out {out} is a directory", "name a .parquet file")
-    target, source = out.resolve(), catalog.path.resolve()
-    if target == source or source in target.parents:
-        raise UsageError(f"--out {out} would overwrite the catalog", "name another file")
-
-
-def default_out(catalog: Path) -> Path:
-    """feed/catalog.csv -> feed/catalog.labeled.parquet."""
-    named = catalog if catalog.name not in ("", "..") else catalog.resolve()
-    return named.with_name(named.stem + ".labeled.parquet")
-
-
-def _column(batch: pa.RecordBatch, name: str) -> list[str | None]:
-    """A text column of `batch`; all None where there is no such column."""
-    if name not in batch.schema.names:
-        return [None] * batch.num_rows
-    return strings(batch, name, Path("the catalog"))
-
-
-def _first_rows(batches: Iterable[pa.RecordBatch], limit: int) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if limit <= 0:
-            return
-        yield batch.slice(0, limit)
-        limit -= batch.num_rows

@@ -14,8 +14,8 @@ from tagger.config import Preprocess
 from tagger.images import Pixels
 from tagger.tokenizer import Tokenizer
 
-TitleStatus = Literal["ok", "missing"]
-"""Whether a product has a title; `title_status` of the output."""
+TitleStatus = Literal["ok", "missing", "unreadable"]
+"""Whether a product has a usable title; `title_status` of the output."""
 TITLE_STATUSES: tuple[TitleStatus, ...] = get_args(TitleStatus)
 
 
@@ -43,8 +43,14 @@ class Batch:
 
 
 def title_status(title: str | None) -> TitleStatus:
-    """`ok` for a title with at least one visible character."""
-    return "ok" if title is not None and title.strip() else "missing"
+    """`ok` for a title with a visible character, `unreadable` for one that is not UTF-8."""
+    if title is None or not title.strip():
+        return "missing"
+    try:
+        title.encode()
+    except UnicodeEncodeError:
+        return "unreadable"
+    return "ok"
 
 
 def collate_images(

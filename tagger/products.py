@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from tagger.catalog import Catalog, Columns, strings
 from tagger.errors import CatalogError, listing
+from tagger.images import ImageSource
+
+_CATALOG = Path("the catalog")
 
 
 @dataclass(frozen=True)
 class Products:
     """Columns of n products; None is an absent picture, title or label."""
 
-    images: list[str | None]
+    images: list[ImageSource]
     titles: list[str | None]
     labels: dict[str, list[str | None]] = field(default_factory=dict)
 
@@ -59,14 +64,51 @@ def read_products(
         )
     table = catalog.read(list(dict.fromkeys([*inputs, *tasks])))
     table = table if limit is None else table.slice(0, limit)
-
-    def column(name: str) -> list[str | None]:
-        return strings(table, name, path) if name in inputs else [None] * len(table)
-
     return Products(
-        column(columns.image),
-        column(columns.title),
+        image_sources(table, columns.image, path),
+        titles_of(table, columns.title, path),
         {task: strings(table, task, path) for task in tasks},
+    )
+
+
+def image_sources(
+    rows: pa.Table | pa.RecordBatch, column: str, path: Path = _CATALOG
+) -> list[ImageSource]:
+    """Paths or bytes of pictures; all None where there is no such column.
+
+    Bytes stand in a binary column, or in the struct<bytes, path> that Hugging Face datasets
+    writes; where its bytes are null, its path counts.
+
+    Raises:
+        CatalogError: a column that holds neither text nor bytes.
+    """
+    if column not in rows.schema.names:
+        return [None] * rows.num_rows
+    kind = rows.schema.field(column).type
+    if _is_bytes(kind):
+        return rows.column(column).to_pylist()  # type: ignore[no-any-return]
+    if pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
+        pairs = rows.column(column).to_pylist()
+        return [p and (p["path"] if p["bytes"] is None else p["bytes"]) for p in pairs]
+    return [*strings(rows, column, path)]
+
+
+def titles_of(
+    rows: pa.Table | pa.RecordBatch, column: str, path: Path = _CATALOG
+) -> list[str | None]:
+    """Titles; None where there is none, or no such column.
+
+    Raises:
+        CatalogError: a column without a text form.
+    """
+    there = column in rows.schema.names
+    return strings(rows, column, path) if there else [None] * rows.num_rows
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
     )
 
 

@@ -10,7 +10,7 @@ from tagger.scrub import words_of
 
 def validation_rows(
     titles: Sequence[str | None],
-    images: Sequence[str | None],
+    images: Sequence[str | bytes | None],
     share: float,
     seed: int,
     ignored: frozenset[str],
@@ -37,7 +37,7 @@ def validation_rows(
 
 
 def _groups(
-    titles: Sequence[str | None], images: Sequence[str | None], ignored: frozenset[str]
+    titles: Sequence[str | None], images: Sequence[str | bytes | None], ignored: frozenset[str]
 ) -> list[str]:
     """One key per product, equal for those that a shared title or picture ties together."""
     parents: dict[str, str] = {}
@@ -49,7 +49,7 @@ def _groups(
 
     keys = []
     for title, image in zip(titles, images, strict=True):
-        picture = f"image {image}"
+        picture = f"image {image!r}"
         words = _words(title, ignored)
         keys.append(words or picture)
         if words and image is not None:

@@ -26,6 +26,7 @@ from tagger.errors import OutputError
 from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
 from tagger.pixel_cache import PixelCache
+from tagger.preprocess import title_status
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
 from tagger.warm_start import start_model
@@ -92,7 +93,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         options.catalog, options.validation, options.columns, options.tasks, training, options.limit
     )
     config = msgspec.structs.replace(definition, training=training, tasks=data.tasks)
-    titles = [title for title in data.train.titles if title is not None]
+    titles = [t for t in data.train.titles if t is not None and title_status(t) == "ok"]
     model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
     model = model.to(device)
     monitor.prepared(data, model, device)

@@ -1,8 +1,7 @@
-"""Catalogs come in exactly as they were written, and an output appears only when it is whole."""
+"""Catalogs come in exactly as they were written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagger.catalog import CSV_BLOCK_BYTES, ROW_GROUP_ROWS, Catalog, Columns, ParquetOutput, strings
-from tagger.errors import CatalogError, OutputError
-from tagger.predict import check_out, default_out
+from tagger.catalog import CSV_BLOCK_BYTES, Catalog, Columns, strings
+from tagger.errors import CatalogError
 from tagger.products import input_columns, read_products
 
 from .conftest import MakeCatalog
@@ -210,73 +208,3 @@ def test_column_without_a_text_form_is_a_catalog_error() -> None:
     batch = pa.record_batch({"title": pa.array([["a"], ["b"]])})
     with pytest.raises(CatalogError, match=r"'title' holds list.*not text"):
         strings(batch, "title", Path("x"))
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def numbers(count: int) -> Iterator[pa.RecordBatch]:
-    return (pa.record_batch({"n": pa.array([n])}) for n in range(count))
-
-
-SCHEMA = pa.schema([("n", pa.int64())])
-
-
-@pytest.mark.parametrize("count", [0, 1, 10])
-def test_output_is_whole_under_its_name_and_leaves_nothing_else(tmp_path: Path, count: int) -> None:
-    out = tmp_path / "out.parquet"
-    with ParquetOutput(out, SCHEMA) as output:
-        for batch in numbers(count):
-            output.write(batch)
-            assert not out.exists()
-    assert pq.read_table(out)["n"].to_pylist() == list(range(count))
-    assert listing(tmp_path) == ["out.parquet"]
-
-
-def write_and_fail(out: Path, rows: pa.RecordBatch, error: type[BaseException]) -> None:
-    with ParquetOutput(out, SCHEMA) as output:
-        output.write(rows)
-        raise error("in the middle")
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, CatalogError])
-@pytest.mark.parametrize("num_rows", [1, ROW_GROUP_ROWS + 1])
-def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
-    tmp_path: Path, error: type[BaseException], num_rows: int
-) -> None:
-    out = write(tmp_path, "of the last run", "out.parquet")
-    rows = pa.record_batch({"n": pa.array(range(num_rows))})
-    with pytest.raises(error):
-        write_and_fail(out, rows, error)
-    assert out.read_text() == "of the last run"
-    assert listing(tmp_path) == ["out.parquet"]
-
-
-def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
-    for out in (tmp_path / "nowhere" / "a.parquet", write(tmp_path, "", "file") / "a.parquet"):
-        with pytest.raises(OutputError, match="cannot write") as caught:
-            ParquetOutput(out, SCHEMA)
-        assert "--out" in caught.value.hint
-    assert listing(tmp_path) == ["file"]
-
-
-def test_output_that_is_a_folder_is_refused_before_the_first_row(make_catalog: MakeCatalog) -> None:
-    path = make_catalog([{"title": "a"}])
-    folder = path.with_name("out.parquet")
-    folder.mkdir()
-    with pytest.raises(OutputError):
-        check_out(Catalog(path), folder)
-
-
-@pytest.mark.parametrize("name", ["feed.csv", "feed.parquet", "feed"])
-def test_default_output_is_beside_the_catalog(tmp_path: Path, name: str) -> None:
-    assert default_out(tmp_path / name) == tmp_path / "feed.labeled.parquet"
-
-
-def test_default_output_of_the_current_folder_has_the_folders_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "feed").mkdir()
-    monkeypatch.chdir(tmp_path / "feed")
-    assert default_out(Path()).resolve() == tmp_path / "feed.labeled.parquet"

@@ -13,10 +13,15 @@ import pytest
 
 from tagger import cli
 from tagger.errors import (
+    CatalogChangedError,
     CatalogError,
+    DiskFullError,
+    LockedError,
     ModelError,
+    OtherRunError,
     OutputError,
     TaggerError,
+    TooManyFailuresError,
     TrainingError,
     UsageError,
     WeightsError,
@@ -69,6 +74,11 @@ def test_every_error_class_has_its_exit_code() -> None:
         TrainingError: 5,
         OutputError: 6,
         WeightsError: 7,
+        DiskFullError: 8,
+        LockedError: 9,
+        CatalogChangedError: 10,
+        TooManyFailuresError: 11,
+        OtherRunError: 12,
     }
     assert set(TaggerError.__subclasses__()) == set(codes)
     for kind, code in codes.items():
@@ -91,7 +101,7 @@ def test_usage_errors_exit_with_2(run: Run, catalog: Path, model_dir: Path) -> N
     given = ("predict", catalog, "--model", model_dir)
     check_error(run(*given, "--tasks", ","), 2, "no task")
     check_error(run(*given, "--tasks", "color,color"), 2, "'color'")
-    check_error(run(*given, "--tasks", "color", "--out", "x.csv"), 2, "x.csv")
+    check_error(run(*given, "--tasks", "color", "--shard", "3/2"), 2, "3/2")
     check_error(run(*given, "--tasks", "color", "--device", "quantum"), 2, "'quantum'")
     assert run(*given).code == 2
     assert run(*given, "--tasks", "color", "--colour").code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def table_rows(heading: str) -> list[list[str]]:
 def test_exit_codes_are_those_of_the_exception_tree() -> None:
     documented = {int(code) for code, _ in table_rows("### Exit codes")}
     classes = {errors.TaggerError, *errors.TaggerError.__subclasses__()}
-    assert documented == {0} | {kind.exit_code for kind in classes}
+    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)}
+    assert documented == {0} | signals | {kind.exit_code for kind in classes}
     codes = [kind.exit_code for kind in classes]
     assert len(codes) == len(set(codes))
 

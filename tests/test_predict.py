@@ -16,10 +16,12 @@ import torch
 
 import tagger
 from tagger.bundle import Bundle
-from tagger.catalog import Catalog, Columns
+from tagger.catalog import Catalog
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
-from tagger.predict import label, label_batches, predict_catalog
+from tagger.job import Job, JobOptions
+from tagger.predict import Labelling, Product, label, label_batches
+from tagger.run import run
 from tagger.version import __version__
 
 from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles
@@ -31,13 +33,13 @@ def predict(
     tiny: Bundle, path: Path, top_k: int | None = None, limit: int | None = None
 ) -> pa.Table:
     out = path.parent / "out.parquet"
-    predict_catalog(tiny, Catalog(path), out, NAMES, top_k=top_k, limit=limit)
+    run(Job(tiny, JobOptions(path, NAMES, out, top_k=top_k, limit=limit, overwrite=True)))
     return pq.read_table(out)
 
 
 def new_columns(tiny: Bundle, path: Path, batch_rows: int) -> pa.Table:
     batches = Catalog(path).batches(batch_rows)
-    pairs = label_batches(tiny, batches, TASKS, Columns(), path.parent, 3)
+    pairs = label_batches(tiny, batches, Labelling(TASKS, path.parent, top_k=3))
     return pa.Table.from_batches([new for _, new in pairs])
 
 
@@ -59,7 +61,7 @@ def test_new_columns_are_those_of_the_design(tiny: Bundle, make_catalog: MakeCat
     ends = ("label", "confidence", "image_weight", "text_weight", "status", "top_k")
     assert table.column_names == ["title", "image_status", "title_status"] + [
         f"{task}_{end}" for task in NAMES for end in ends
-    ]
+    ] + ["input_hash"]
     for task in NAMES:
         assert table.schema.field(f"{task}_label").type == pa.string()
         for end in ends[1:4]:
@@ -191,11 +193,9 @@ def test_absent_modalities_are_left_out_of_the_columns_too(tiny: Bundle) -> None
     rng = np.random.default_rng(0)
     pictures: list[Pixels] = [rng.integers(0, 256, (32, 24, 3), dtype=np.uint8) for _ in range(6)]
     titles: list[str | None] = list(random_titles(6))
-    bad = [(None, "unreadable")] * 6
-    good = [(picture, "ok") for picture in pictures]
-    none: list[str | None] = [None] * 6
-    title_only = label(tiny, bad, titles, TASKS, None)  # type: ignore[arg-type]
-    image_only = label(tiny, good, none, TASKS, None)  # type: ignore[arg-type]
+    how = Labelling(TASKS, Path())
+    title_only = label(tiny, [Product(t, None, "unreadable", b"") for t in titles], how)
+    image_only = label(tiny, [Product(None, p, "ok", b"") for p in pictures], how)
     for task in NAMES:
         assert title_only.column(f"{task}_image_weight").to_pylist() == [0.0] * 6
         assert image_only.column(f"{task}_text_weight").to_pylist() == [0.0] * 6
@@ -226,8 +226,9 @@ def test_top_k_is_sorted_and_starts_with_the_label(
 def test_order_of_the_tasks_changes_no_answer(tiny: Bundle) -> None:
     titles: list[str | None] = list(random_titles(4))
     picture = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
-    forwards = label(tiny, [(picture, "ok")] * 4, titles, TASKS, None)
-    backwards = label(tiny, [(picture, "ok")] * 4, titles, TASKS[::-1], None)
+    products = [Product(title, picture, "ok", b"") for title in titles]
+    forwards = label(tiny, products, Labelling(TASKS, Path()))
+    backwards = label(tiny, products, Labelling(TASKS[::-1], Path()))
     for name in forwards.schema.names:
         assert forwards.column(name).equals(backwards.column(name))
     assert forwards.column("color_image_weight") != forwards.column("pattern_image_weight")
@@ -288,15 +289,15 @@ def test_column_that_is_there_already_is_refused(
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
 
 
-@pytest.mark.parametrize("out", ["catalog.parquet", "sub/../catalog.parquet", "out.csv"])
-def test_output_over_the_catalog_or_of_another_kind_is_refused(
+@pytest.mark.parametrize("out", ["catalog.parquet", "sub/../catalog.parquet", "."])
+def test_output_over_the_catalog_is_refused(
     tiny: Bundle, make_catalog: MakeCatalog, out: str
 ) -> None:
     path = make_catalog([{"title": "red"}])
     (path.parent / "sub").mkdir()
     before = path.read_bytes()
     with pytest.raises(UsageError, match="--out"):
-        predict_catalog(tiny, Catalog(path), path.parent / out, NAMES)
+        Job(tiny, JobOptions(path, NAMES, path.parent / out))
     assert path.read_bytes() == before
 
 

@@ -1,0 +1,241 @@
+"""Files that appear under their name only when they are whole: Parquet and CSV."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from tagger.errors import DiskFullError, OutputError, UsageError
+
+ROW_GROUP_ROWS = 16384
+ROW_GROUP_BYTES = 64 << 20
+"""A row group ends at either, so that catalogs that carry their pictures fit into memory."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class ParquetOutput:
+    """A Parquet file that is written beside its name, flushed to disk and renamed when whole.
+
+    Used as a context manager; on an error the temporary file is deleted.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
+        """`temporary` must be on the file system of `path`; one that lies there is overwritten.
+
+        Raises:
+            OutputError: the folder does not exist or cannot be written.
+        """
+        self.path = path
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._temporary = temporary or path.with_name(f".{path.name}.partial")
+        try:
+            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def __enter__(self) -> ParquetOutput:
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; they are written in groups of ROW_GROUP_ROWS or ROW_GROUP_BYTES.
+
+        Raises:
+            DiskFullError, OutputError: the disk is full or gone.
+        """
+        self._waiting.append(batch)
+        rows = sum(waiting.num_rows for waiting in self._waiting)
+        held = sum(waiting.nbytes for waiting in self._waiting)
+        if rows >= ROW_GROUP_ROWS or held >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._waiting = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                publish(self._temporary, self.path)
+        except OSError as failure:
+            raise cannot_write(self.path, failure) from failure
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+class CsvOutput:
+    """A CSV file in UTF-8, written and renamed as a `ParquetOutput` is.
+
+    Strings are quoted; null is an empty field and the empty string a quoted one, as `Catalog`
+    reads them. A list of likeliest labels is JSON.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, temporary: Path) -> None:
+        """Raises:
+        OutputError: the folder does not exist or cannot be written.
+        """
+        self.path = path
+        self._temporary = temporary
+        try:
+            self._writer = pa_csv.CSVWriter(temporary, _csv_schema(schema))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def __enter__(self) -> CsvOutput:
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Raises:
+        DiskFullError, OutputError: the disk is full or gone.
+        """
+        try:
+            self._writer.write_batch(_csv_batch(batch))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                publish(self._temporary, self.path)
+        except OSError as failure:
+            raise cannot_write(self.path, failure) from failure
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def open_output(path: Path, schema: pa.Schema, temporary: Path) -> ParquetOutput | CsvOutput:
+    """The kind of file that the suffix of `path` names."""
+    kind = CsvOutput if path.suffix == ".csv" else ParquetOutput
+    return kind(path, schema, temporary)
+
+
+def check_types(schema: pa.Schema, suffix: str) -> None:
+    """Raises:
+    UsageError: a column of a type that a file of kind `suffix` cannot hold.
+    """
+    for field in schema:
+        one = pa.schema([field])
+        try:
+            if suffix == ".csv":
+                if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+                    raise pa.ArrowInvalid("bytes have no text form")
+                pa_csv.write_csv(_csv_schema(one).empty_table(), pa.BufferOutputStream())
+            else:
+                pq.write_table(one.empty_table(), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise UsageError(
+                f"column {field.name!r} of type {field.type} cannot be written to {suffix}",
+                "name an --out that ends in .parquet" if suffix == ".csv" else "drop the column",
+            ) from error
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush `temporary` to the disk and give it its name, so that a power cut cannot tear it."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in `folder` to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small file, whole or not at all.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        publish(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def check_writable(out: Path) -> None:
+    """Raises:
+    OutputError: no file can be made at `out`, or in the nearest folder above it that is there.
+    """
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(out, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> DiskFullError | OutputError:
+    """What `error` means for the user."""
+    reason = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
+    if error.errno in _NO_ROOM:
+        return DiskFullError(reason, "make room, then run the same command again: it goes on")
+    return OutputError(reason, "check the folder and its permissions, or name another --out")
+
+
+def _is_ranking(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
+
+
+def _csv_schema(schema: pa.Schema) -> pa.Schema:
+    """CSV has no dictionaries and no lists: the former are plain, a ranking is JSON text."""
+    fields = []
+    for field in schema:
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        elif _is_ranking(kind):
+            kind = pa.string()
+        fields.append((field.name, kind))
+    return pa.schema(fields)
+
+
+def _csv_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = _csv_schema(batch.schema)
+    columns = [
+        pa.array(map(_json, column.to_pylist()), kind)
+        if _is_ranking(column.type)
+        else column.cast(kind)
+        for column, kind in zip(batch.columns, schema.types, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

@@ -1,0 +1,133 @@
+"""What a run did: products by status, seconds by stage; run.json."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from tagger.catalog import strings
+from tagger.output import write_text
+
+NUM_EXAMPLES = 3
+"""Ids that the summary names per status."""
+
+Stage = Literal["read", "decode", "model", "write"]
+"""What the run waited for: catalog rows, pictures being read and decoded, the network, the disk."""
+
+
+@dataclass
+class Summary:
+    """Rows, products by status, and a few ids of each picture status that is not ok."""
+
+    tasks: Sequence[str]
+    id_column: str = "id"
+    num_rows: int = 0
+    num_failed: int = 0
+    image_status: Counter[str] = field(default_factory=Counter)
+    title_status: Counter[str] = field(default_factory=Counter)
+    task_status: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> str:
+        """'3 not_found (a, b, c), 1 unreadable (d)': statuses of products that failed."""
+        counts = self.image_status + self.title_status
+        bad = [(s, n) for s, n in counts.most_common() if s not in ("ok", "missing")]
+        named = [f"{n:,} {s} ({', '.join(self.examples.get(s, []))})" for s, n in bad]
+        return ", ".join(named) or "neither picture nor title"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of an output that `add` reads; the id column may be absent."""
+        statuses = ["image_status", "title_status", *(f"{task}_status" for task in self.tasks)]
+        return [*statuses, self.id_column]
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Count the rows of an output; a product without id goes by its row number, from 1."""
+        has_ids = self.id_column in rows.schema.names
+        ids = strings(rows, self.id_column, Path("output")) if has_ids else [None] * rows.num_rows
+        images = rows.column("image_status").to_pylist()
+        for number, (name, status) in enumerate(zip(ids, images, strict=True), self.num_rows + 1):
+            if status != "ok" and len(self.examples.setdefault(status, [])) < NUM_EXAMPLES:
+                self.examples[status].append(name or f"row {number}")
+        self.num_rows += rows.num_rows
+        self.num_failed += sum(failed(rows, self.tasks))
+        self.image_status.update(images)
+        self.title_status.update(rows.column("title_status").to_pylist())
+        for task in self.tasks:
+            counts = self.task_status.setdefault(task, Counter())
+            counts.update(rows.column(f"{task}_status").to_pylist())
+
+
+def failed(rows: pa.Table | pa.RecordBatch, tasks: Sequence[str]) -> list[bool]:
+    """The rows whose picture or title is there but could not be used, or that got no answer."""
+    absent = {"ok", "missing"}
+    columns = [[s in absent for s in rows.column(f"{m}_status").to_pylist()] for m in _MODALITIES]
+    columns += [[s != "error" for s in rows.column(f"{t}_status").to_pylist()] for t in tasks]
+    return [not all(fine) for fine in zip(*columns, strict=True)]
+
+
+_MODALITIES = ("image", "title")
+
+
+@dataclass
+class Stages:
+    """Seconds that the run waited for each stage; pictures are decoded while the network works.
+
+    `computed_rows` are those that the network saw, neither finished earlier nor carried over.
+    """
+
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    computed_rows: int = 0
+
+    @contextmanager
+    def time(self, stage: Stage) -> Iterator[None]:
+        """Add the time until the block ends to `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    @property
+    def bottleneck(self) -> Stage | None:
+        """The stage that the run waited for longest; None for a run that did nothing."""
+        return max(self.seconds, key=lambda stage: self.seconds[stage], default=None)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """run.json. `rows` are those of this run's share, `computed_rows` what it labelled of them
+    itself; the rest was finished earlier. Rates are per second of the whole run."""
+
+    out: str
+    finished: bool
+    missing_parts: int
+    rows: int
+    computed_rows: int
+    failed_rows: int
+    image_status: dict[str, int]
+    title_status: dict[str, int]
+    task_status: dict[str, dict[str, int]]
+    seconds: float
+    seconds_by_stage: dict[str, float]
+    rows_per_second: float
+    bottleneck: str | None
+    fingerprint: dict[str, str]
+    versions: dict[str, str]
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Raises:
+    OutputError: `path` cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+    write_text(path, text + "\n")

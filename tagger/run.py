@@ -1,0 +1,328 @@
+"""Do a job: label the parts that are missing, redo what failed, publish when all is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tagger.errors import CatalogError, TooManyFailuresError
+from tagger.job import Job, fingerprint_of, read_fingerprint
+from tagger.output import ParquetOutput, check_writable, open_output
+from tagger.predict import READ_ROWS, label_batches
+from tagger.previous import Previous
+from tagger.report import Report, Stages, Summary, failed
+from tagger.run_directory import RunDirectory, other_run
+
+Progress = Callable[[int], None]
+"""Called with the number of rows that are done since the last call."""
+
+
+@dataclass
+class Result:
+    """What a run did. `missing` parts are those of other shards that are not there yet."""
+
+    summary: Summary
+    finished: bool = False
+    was_done: bool = False
+    missing: int = 0
+    remark: str = ""
+    seconds: float = 0.0
+    stages: Stages = field(default_factory=Stages)
+
+    def report(self, job: Job) -> Report:
+        """The same for programs."""
+        summary = self.summary
+        return Report(
+            out=str(job.options.out),
+            finished=self.finished,
+            missing_parts=self.missing,
+            rows=summary.num_rows,
+            computed_rows=self.stages.computed_rows,
+            failed_rows=summary.num_failed,
+            image_status=dict(summary.image_status),
+            title_status=dict(summary.title_status),
+            task_status={name: dict(counts) for name, counts in summary.task_status.items()},
+            seconds=round(self.seconds, 3),
+            seconds_by_stage={name: round(s, 3) for name, s in self.stages.seconds.items()},
+            rows_per_second=round(self.stages.computed_rows / max(self.seconds, 1e-9), 1),
+            bottleneck=self.stages.bottleneck,
+            fingerprint=dict(job.fingerprint),
+            versions={
+                name: metadata.version(name)
+                for name in ("tagger", "torch", "open_clip_torch", "pyarrow", "pillow")
+            },
+        )
+
+
+def run(job: Job, progress: Progress = lambda rows: None) -> Result:
+    """Label what is not labelled yet, and publish the output once all of it is.
+
+    Killed at any moment, the same run goes on after the last finished part, and ends in the same
+    output as one that was never killed.
+
+    Raises:
+        LockedError, OtherRunError, OutputError, DiskFullError: see `RunDirectory`.
+        CatalogError, CatalogChangedError: the catalog is damaged, or was written to.
+        TooManyFailuresError: more than `max_failures`; nothing is published.
+    """
+    started = time.monotonic()
+    options = job.options
+    _ = job.num_rows  # finds a CSV row that cannot be read before anything is written
+    result = Result(Summary(options.tasks, options.columns.id))
+    if is_done(job) and not options.retry_failed:
+        for batch in _batches(options.out, result.summary.columns):
+            result.summary.add(batch)
+            progress(batch.num_rows)
+        result.finished = result.was_done = True
+    else:
+        directory = RunDirectory(job.directory, options.shard)
+        with directory.open(job.fingerprint, options.overwrite):
+            _Run(job, directory, result, progress).go()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a dry run found: a sample's statuses, and what the whole run would take."""
+
+    sample: Summary
+    num_rows: int
+    seconds: float
+    num_bytes: float
+
+
+def dry_run(job: Job) -> Estimate:
+    """Label samples from four places of the catalog, in memory; check that `out` can be written.
+
+    Raises:
+        OtherRunError, OutputError: what `run` would raise at once.
+    """
+    is_done(job)
+    check_writable(job.options.out)
+    summary = Summary(job.options.tasks, job.options.columns.id)
+    sink = pa.BufferOutputStream()
+    started = time.monotonic()
+    with pq.ParquetWriter(sink, job.schema, compression="zstd") as writer:
+        for quarter in range(4):
+            batches = islice(job.catalog.batches(READ_ROWS, job.num_rows * quarter // 4), 1)
+            for given, new in label_batches(job.bundle, batches, job.how):
+                rows = join(job, given, new)
+                writer.write_batch(rows)
+                summary.add(rows)
+    share = job.num_rows / summary.num_rows
+    seconds = (time.monotonic() - started) * share
+    return Estimate(summary, job.num_rows, seconds, len(sink.getvalue()) * share)
+
+
+def join(job: Job, given: pa.RecordBatch, new: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of the output: the columns of the catalog that are kept, and the new ones."""
+    columns = [given.column(name) for name in job.kept]
+    return pa.RecordBatch.from_arrays([*columns, *new.columns], schema=job.schema)
+
+
+def is_done(job: Job) -> bool:
+    """Whether the output file is that of this very run.
+
+    Raises:
+        OtherRunError: it is another file, and nobody said to overwrite it.
+    """
+    out = job.options.out
+    if not job.is_file or not out.exists() or job.directory.exists() or job.options.overwrite:
+        return False
+    theirs = read_fingerprint(out)
+    if theirs != job.fingerprint:
+        raise other_run(f"{out} is there already", theirs, job.fingerprint)
+    return True
+
+
+class _Run:
+    """One run at work in its locked directory."""
+
+    def __init__(
+        self, job: Job, directory: RunDirectory, result: Result, progress: Progress
+    ) -> None:
+        self.job, self.directory, self.result, self.progress = job, directory, result, progress
+        self.retrying = job.options.retry_failed
+
+    def go(self) -> None:
+        """The parts that are there, then those that are not, then the output."""
+        job, directory = self.job, self.directory
+        self.result.was_done = directory.finished and not self.retrying
+        if self.retrying:
+            directory.unfinish()
+            self._split_finished_file()
+        there = [k for k in job.part_sizes if directory.part(k).exists()]
+        for number in there:
+            self._take_part(directory.part(number))
+        self._check_failures()
+        self._label_parts([k for k in job.part_sizes if k not in set(there)])
+        self.result.missing = len(directory.missing(job.num_parts))
+        if not self.result.missing:
+            self._publish()
+            self.result.finished = True
+
+    def _label_parts(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        job, size = self.job, self.job.options.part_rows
+        reader = _Reader(job.catalog.batches(READ_ROWS, numbers[0] * size), numbers[0] * size)
+        previous = self._open_previous()
+        try:
+            for number in numbers:
+                batches = reader.rows(number * size, number * size + job.part_sizes[number])
+                self._label_part(self.directory.part(number), batches, previous)
+                self._check_failures()
+        finally:
+            if previous is not None:
+                previous.close()
+
+    def _label_part(
+        self, part: Path, batches: Iterable[pa.RecordBatch], previous: Previous | None
+    ) -> None:
+        stages = self.result.stages
+        with self._open_part(part) as output:
+            for given, new in label_batches(
+                self.job.bundle, batches, self.job.how, previous, stages
+            ):
+                with stages.time("write"):
+                    self._write(output, join(self.job, given, new))
+            # Before the part gets its name: rows of a catalog that moved are not rows.
+            self.job.catalog.check_unchanged()
+
+    def _take_part(self, part: Path) -> None:
+        """Count a part that is there; with `retry_failed`, label its failed rows again."""
+        tasks = self.job.options.tasks
+        statuses = list(_batches(part, self.result.summary.columns))
+        if not (self.retrying and any(any(failed(batch, tasks)) for batch in statuses)):
+            for batch in statuses:
+                self.result.summary.add(batch)
+                self.progress(batch.num_rows)
+            return
+        with self._open_part(part) as output:
+            for batch in _batches(part):
+                self._write(output, self._retry(batch))
+
+    def _retry(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """`batch` with its failed rows labelled again."""
+        again = np.array(failed(batch, self.job.options.tasks))
+        if not again.any():
+            return batch
+        inputs = batch.filter(pa.array(again)).select(self.job.kept)
+        pieces = [batch.filter(pa.array(~again)).cast(self.job.schema)]
+        for given, new in label_batches(
+            self.job.bundle, [inputs], self.job.how, stages=self.result.stages
+        ):
+            pieces.append(join(self.job, given, new))
+        order = np.concatenate([np.flatnonzero(~again), np.flatnonzero(again)])
+        table = pa.Table.from_batches(pieces).take(pa.array(np.argsort(order)))
+        return table.combine_chunks().to_batches()[0]
+
+    def _open_part(self, part: Path) -> ParquetOutput:
+        return ParquetOutput(part, self.job.schema, self.directory.temporary(part.name))
+
+    def _write(self, output: ParquetOutput, rows: pa.RecordBatch) -> None:
+        output.write(rows)
+        self.result.summary.add(rows)
+        self.progress(rows.num_rows)
+
+    def _check_failures(self) -> None:
+        summary = self.result.summary
+        rows = sum(self.job.part_sizes.values())
+        if self.job.options.max_failures.exceeded(summary.num_failed, rows):
+            raise TooManyFailuresError(
+                f"{summary.num_failed:,} of {summary.num_rows:,} products failed, more than "
+                f"--max-failures allows: {summary.reasons}; nothing is published",
+                "repair them, then run the same command with --retry-failed; what is done is kept",
+            )
+
+    def _publish(self) -> None:
+        """Say in the directory that all parts are there, or make one file of them."""
+        job, directory = self.job, self.directory
+        job.catalog.check_unchanged()
+        if not job.is_file:
+            if not directory.finished:
+                directory.finish(lambda part: int(pq.read_metadata(part).num_rows), job.num_parts)
+            return
+        out = job.options.out
+        with (
+            self.result.stages.time("write"),
+            open_output(out, job.schema, directory.temporary(out.name)) as output,
+        ):
+            for number in range(job.num_parts):
+                for batch in _batches(directory.part(number)):
+                    output.write(batch)
+        directory.remove()
+
+    def _split_finished_file(self) -> None:
+        """Make parts of a finished output file again, so that its failed rows can be redone."""
+        job, out = self.job, self.job.options.out
+        if not job.is_file or not out.exists() or read_fingerprint(out) != job.fingerprint:
+            return
+        reader, size = _Reader(_batches(out), 0), job.options.part_rows
+        for number, count in job.part_sizes.items():
+            part = self.directory.part(number)
+            if not part.exists():
+                with self._open_part(part) as output:
+                    for batch in reader.rows(number * size, number * size + count):
+                        output.write(batch)
+
+    def _open_previous(self) -> Previous | None:
+        """The earlier output to carry answers over from; None where none of them would hold."""
+        job, earlier = self.job, self.job.previous
+        if earlier is None:
+            return None
+        theirs = fingerprint_of(earlier.schema)
+        same = ("model", "top-k", "device", "tagger", "torch")
+        differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
+        differs += [name for name in job.how.schema.names if name not in earlier.schema.names]
+        if differs:
+            self.result.remark = (
+                f"nothing was carried over from {earlier.path}, which differs in: {differs[0]}"
+            )
+            return None
+        return Previous(earlier, job.how.schema, self.directory.temporary("previous"))
+
+
+class _Reader:
+    """Rows of a stream by their number, forwards only."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], start: int) -> None:
+        self._batches, self._next = batches, start
+        self._rest: pa.RecordBatch | None = None
+
+    def rows(self, first: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows `first` to `end` (exclusive); those before `first` are passed over.
+
+        Raises:
+            CatalogError: the stream ends before `end`.
+        """
+        while self._next < end:
+            batch = self._rest if self._rest is not None else next(self._batches, None)
+            if batch is None:
+                raise CatalogError(
+                    f"the catalog ends after {self._next} rows, not {end}",
+                    "it is damaged, or was written to: check it and run the command again",
+                )
+            start, stop = self._next, min(self._next + batch.num_rows, end)
+            self._rest = batch.slice(stop - start) if stop < start + batch.num_rows else None
+            self._next = stop
+            if stop > first:
+                skip = max(0, first - start)
+                yield batch.slice(skip, stop - start - skip)
+
+
+def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file that tagger wrote; of `columns` those that it has."""
+    with pq.ParquetFile(file, pre_buffer=False) as content:
+        names = content.schema_arrow.names
+        chosen = None if columns is None else [name for name in columns if name in names]
+        yield from content.iter_batches(READ_ROWS, columns=chosen)

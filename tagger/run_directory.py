@@ -1,0 +1,264 @@
+"""Where a run keeps its finished parts: lock, manifest, parts, _SUCCESS."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from tagger.errors import LockedError, OtherRunError, OutputError, UsageError
+from tagger.output import cannot_write, sync_folder, write_text
+
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
+FORMAT_VERSION = 1
+SETUP_SECONDS = 10.0
+"""How long a shard waits for another one that is just setting the directory up."""
+
+Fingerprint = Mapping[str, str]
+"""All that decides the result of a run, by name: catalog, model, tasks, options, versions."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `number` of `count` (both from 1) of the parts of a run: every count-th part."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """'2/4' -> Shard(2, 4).
+
+        Raises:
+            UsageError: not of that form, or a number outside 1..count.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()) or not (
+            1 <= int(number) <= int(count)
+        ):
+            raise UsageError(
+                f"--shard {text!r} is not i/n", "for example --shard 1/4 to --shard 4/4"
+            )
+        return cls(int(number), int(count))
+
+    def has(self, part: int) -> bool:
+        """Whether part `part` (from 0) belongs to this share."""
+        return part % self.count == self.number - 1
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """_manifest.json: what the parts are of and, once all are there, how many rows each holds."""
+
+    fingerprint: dict[str, str]
+    format_version: int = FORMAT_VERSION
+    rows: dict[str, int] | None = None
+
+
+class RunDirectory:
+    """A locked directory of the parts of one run.
+
+    Part k is `part-0000k.parquet`; it is there or it is not, never half. Whoever finds all parts
+    writes the manifest anew with their rows, and then the empty file `_SUCCESS`. Shards share the
+    directory; a run without shards has it to itself.
+    """
+
+    def __init__(self, path: Path, shard: Shard = Shard()) -> None:
+        self.path = path
+        self.shard = shard
+        self._lock = _Lock(path / ".lock")
+        self._share = _Lock(path / f".shard-{shard.number}-of-{shard.count}.lock")
+
+    def open(self, fingerprint: Fingerprint, overwrite: bool) -> RunDirectory:
+        """Lock the directory for the run of `fingerprint`, and make it where it is not there.
+
+        With `overwrite`, a finished run or one of another fingerprint is removed first.
+
+        Raises:
+            LockedError: another run is at work in it.
+            OtherRunError: it holds a run of another fingerprint.
+            OutputError: it cannot be written, or holds files that are not of a run.
+        """
+        try:
+            alone = self.shard.count == 1
+            patience = 0.0 if alone else SETUP_SECONDS
+            self._lock.take(shared=not alone, patience=patience)
+            if not alone:
+                self._share.take(shared=False, patience=0.0)
+            if not self._fits(fingerprint, overwrite):
+                # Shards wait here for the one that sets up; the check is repeated under the lock.
+                self._lock.take(shared=False, patience=patience)
+                if not self._fits(fingerprint, overwrite):
+                    self._set_up(fingerprint, overwrite)
+                self._lock.take(shared=not alone, patience=patience)
+        except OSError as error:
+            self.close()
+            raise cannot_write(self.path, error) from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the locks back; a finished directory keeps no trace of them."""
+        self._share.release(remove=True)
+        self._lock.release(remove=self.finished)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all parts of the run are there."""
+        return (self.path / SUCCESS).exists()
+
+    def part(self, number: int) -> Path:
+        """The file of part `number`, from 0."""
+        return self.path / f"part-{number:05d}.parquet"
+
+    def temporary(self, name: str) -> Path:
+        """A file of this share alone to write `name` into first; a killed run may have left it."""
+        return self.path / f".{name}.{self.shard.number}-of-{self.shard.count}.partial"
+
+    def missing(self, num_parts: int) -> list[int]:
+        """Numbers of the parts that are not there yet."""
+        return [number for number in range(num_parts) if not self.part(number).exists()]
+
+    def finish(self, rows: Callable[[Path], int], num_parts: int) -> None:
+        """Say that all parts are there: the manifest with the rows of each, then _SUCCESS."""
+        parts = [self.part(number) for number in range(num_parts)]
+        manifest = Manifest(dict(self._read().fingerprint), rows={p.name: rows(p) for p in parts})
+        write_text(self.path / MANIFEST, _json(manifest))
+        write_text(self.path / SUCCESS, "")
+
+    def unfinish(self) -> None:
+        """Take _SUCCESS away, before finished parts are replaced."""
+        (self.path / SUCCESS).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the directory: in one step under its name, then file by file."""
+        trash = self.path.with_name(f"{self.path.name}.removed")
+        shutil.rmtree(trash, ignore_errors=True)
+        os.replace(self.path, trash)
+        sync_folder(self.path.parent)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _read(self) -> Manifest:
+        """Raises:
+        OutputError: the manifest is damaged or of another format.
+        """
+        path = self.path / MANIFEST
+        try:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+            if manifest.format_version != FORMAT_VERSION:
+                raise msgspec.ValidationError(f"format_version {manifest.format_version}")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise OutputError(
+                f"{path} is damaged: {error}", f"delete {self.path}, or name another --out"
+            ) from error
+        return manifest
+
+    def _fits(self, fingerprint: Fingerprint, overwrite: bool) -> bool:
+        """Whether the directory holds a run that this one can go on with, or has finished."""
+        if not (self.path / MANIFEST).exists():
+            return False
+        return self._read().fingerprint == fingerprint and not (overwrite and self.finished)
+
+    def _set_up(self, fingerprint: Fingerprint, overwrite: bool) -> None:
+        """Empty the directory of an older run and write the manifest of this one."""
+        if (self.path / MANIFEST).exists():
+            if not overwrite:
+                state = "a finished run" if self.finished else "an unfinished run"
+                raise other_run(f"{self.path} holds {state}", self._read().fingerprint, fingerprint)
+            self.unfinish()
+        elif stranger := next((f for f in self.path.iterdir() if f.name[0] not in "._"), None):
+            raise OutputError(
+                f"{self.path} is no output of tagger and not empty: {stranger.name!r}",
+                "name another --out",
+            )
+        for file in (*self.path.glob("part-*.parquet"), *self.path.glob(".*.partial")):
+            file.unlink()
+        write_text(self.path / MANIFEST, _json(Manifest(dict(fingerprint))))
+
+
+def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunError:
+    """The error that names what differs between two fingerprints."""
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    shown = [
+        f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}"
+        for name in names
+    ]
+    difference = "; ".join(shown) or "with the same input, model and options"
+    return OtherRunError(
+        f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
+    )
+
+
+def _json(manifest: Manifest) -> str:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
+
+
+class _Lock:
+    """An advisory lock on a file, which the system gives back when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def take(self, shared: bool, patience: float) -> None:
+        """Lock, or change from shared to exclusive and back; waits up to `patience` seconds.
+
+        Raises:
+            LockedError: another process holds it.
+        """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self._descriptor is None:
+                    self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                # Let go first: two that share and both want it alone would wait for each other.
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+                if self._is_at_path():
+                    return
+                self.release()
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LockedError(
+                        f"another run is writing {self.path.parent}",
+                        "wait for it to end, or name another --out",
+                    ) from None
+                time.sleep(0.05)
+
+    def release(self, remove: bool = False) -> None:
+        """Give the lock back, if it was taken; `remove` its file before that."""
+        if self._descriptor is not None:
+            if remove and self._is_at_path():
+                self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_at_path(self) -> bool:
+        """False where a run that just ended removed the file that was locked here."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor or 0))

@@ -1,0 +1,64 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tagger.errors import CatalogError, OutputError
+from tagger.output import ROW_GROUP_ROWS, ParquetOutput
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def numbers(count: int) -> Iterator[pa.RecordBatch]:
+    return (pa.record_batch({"n": pa.array([n])}) for n in range(count))
+
+
+SCHEMA = pa.schema([("n", pa.int64())])
+
+
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_output_is_whole_under_its_name_and_leaves_nothing_else(tmp_path: Path, count: int) -> None:
+    out = tmp_path / "out.parquet"
+    with ParquetOutput(out, SCHEMA) as output:
+        for batch in numbers(count):
+            output.write(batch)
+            assert not out.exists()
+    assert pq.read_table(out)["n"].to_pylist() == list(range(count))
+    assert listing(tmp_path) == ["out.parquet"]
+
+
+def write_and_fail(out: Path, rows: pa.RecordBatch, error: type[BaseException]) -> None:
+    with ParquetOutput(out, SCHEMA) as output:
+        output.write(rows)
+        raise error("in the middle")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, CatalogError])
+@pytest.mark.parametrize("num_rows", [1, ROW_GROUP_ROWS + 1])
+def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
+    tmp_path: Path, error: type[BaseException], num_rows: int
+) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_text("of the last run")
+    rows = pa.record_batch({"n": pa.array(range(num_rows))})
+    with pytest.raises(error):
+        write_and_fail(out, rows, error)
+    assert out.read_text() == "of the last run"
+    assert listing(tmp_path) == ["out.parquet"]
+
+
+def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "nowhere" / "a.parquet", tmp_path / "file" / "a.parquet"):
+        with pytest.raises(OutputError, match="cannot write") as caught:
+            ParquetOutput(out, SCHEMA)
+        assert "--out" in caught.value.hint
+    assert listing(tmp_path) == ["file"]

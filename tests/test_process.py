@@ -1,0 +1,206 @@
+"""The command as a process: killed, stopped, out of room, without a reader, without a network."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from .conftest import mixed_rows, random_titles
+
+NUM_ROWS = 20_000
+"""Five parts, which the tiny model labels in a few seconds."""
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog of NUM_ROWS products; a few of them have pictures."""
+    folder = tmp_path_factory.mktemp("feed")
+    rows = mixed_rows(folder, 40) * (NUM_ROWS // 40)
+    titles = random_titles(NUM_ROWS, seed=7)
+    images = [row["image"] if n % 50 == 0 else None for n, row in enumerate(rows)]
+    path = folder / "feed.parquet"
+    pq.write_table(pa.table({"id": range(NUM_ROWS), "image": images, "title": titles}), path)
+    return path
+
+
+def command(feed: Path, model_dir: Path, out: Path, *more: str) -> list[str]:
+    options = ["--tasks", "color,pattern", "--model", str(model_dir), "--out", str(out), *more]
+    return [sys.executable, "-m", "tagger.cli", "predict", str(feed), *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def finish(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=environment(), timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    feed: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, float]:
+    """The output of a run that nobody disturbed, and its seconds."""
+    out = tmp_path_factory.mktemp("whole") / "out.parquet"
+    started = time.monotonic()
+    done = finish(command(feed, model_dir, out))
+    assert done.returncode == 0, done.stderr
+    return out.read_bytes(), time.monotonic() - started
+
+
+def kill_until_done(
+    feed: Path, model_dir: Path, out: Path, seconds: float, kills: int, seed: int
+) -> int:
+    """Kill the run at random moments, then let it end; returns how many kills found it running."""
+    rng = random.Random(seed)
+    hits = 0
+    for _ in range(kills):
+        process = start(command(feed, model_dir, out))
+        try:
+            process.wait(rng.uniform(0, 1.1 * seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            hits += 1
+        process.communicate()
+        if out.exists():
+            # Under its name the file is whole, whenever one looks.
+            assert pq.read_table(out).num_rows == NUM_ROWS
+        for part in out.parent.glob(".out.parquet.tagger/part-*.parquet"):
+            assert pq.read_metadata(part).num_rows in (4096, NUM_ROWS % 4096)
+    done = finish(command(feed, model_dir, out))
+    assert done.returncode == 0, done.stderr
+    return hits
+
+
+def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(
+    feed: Path, model_dir: Path, tmp_path: Path, uninterrupted: tuple[bytes, float]
+) -> None:
+    out = tmp_path / "out.parquet"
+    kill_until_done(feed, model_dir, out, uninterrupted[1], kills=3, seed=0)
+    assert out.read_bytes() == uninterrupted[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.parquet"]
+
+
+@pytest.mark.slow
+def test_killed_sixty_times_the_same_command_ends_in_the_same_bytes(
+    feed: Path, model_dir: Path, tmp_path: Path, uninterrupted: tuple[bytes, float]
+) -> None:
+    hits = outputs = 0
+    while hits < 60:
+        outputs += 1
+        out = tmp_path / str(outputs) / "out.parquet"
+        out.parent.mkdir()
+        hits += kill_until_done(feed, model_dir, out, uninterrupted[1], kills=4, seed=outputs)
+        assert out.read_bytes() == uninterrupted[0]
+        assert [p.name for p in out.parent.iterdir()] == ["out.parquet"]
+    print(f"{hits} kills, {outputs} identical outputs of {NUM_ROWS} rows")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_run_with_its_code_and_keeps_what_is_done(
+    feed: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    uninterrupted: tuple[bytes, float],
+    number: signal.Signals,
+) -> None:
+    out = tmp_path / "out.parquet"
+    process = start(command(feed, model_dir, out))
+    first = out.parent / ".out.parquet.tagger" / "part-00000.parquet"
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    error, hint = stderr.splitlines()
+    assert error == f"error: stopped by {number.name}"
+    assert "same command" in hint
+    assert not out.exists()
+    assert not list(tmp_path.rglob(".*.partial"))
+    assert finish(command(feed, model_dir, out)).returncode == 0
+    assert out.read_bytes() == uninterrupted[0]
+
+
+def test_full_disk_ends_with_its_code_and_the_same_command_goes_on(
+    feed: Path, model_dir: Path, tmp_path: Path, uninterrupted: tuple[bytes, float]
+) -> None:
+    out = tmp_path / "out.parquet"
+    room = 400_000  # bytes: room for a part, not for the file
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    arguments = command(feed, model_dir, out)
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=limit,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 8, done.stderr
+    assert "too large" in done.stderr or "No space" in done.stderr
+    assert not out.exists()
+    assert len(list(tmp_path.rglob("part-*.parquet"))) == 5
+    assert finish(arguments).returncode == 0
+    assert out.read_bytes() == uninterrupted[0]
+
+
+def test_reader_that_goes_away_ends_the_command_with_the_code_of_a_closed_pipe(
+    feed: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    arguments = command(feed, model_dir, tmp_path / "out.parquet", "--limit", "100")
+    process = start(arguments)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    process.stdout.close() if process.stdout else None
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 100
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_read_only_folder_ends_with_the_code_of_the_output(
+    feed: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o500)
+    done = finish(command(feed, model_dir, folder / "out.parquet"))
+    assert done.returncode == 6
+    assert "Permission denied" in done.stderr
+
+
+def test_no_socket_no_worker_process_and_no_shared_memory_is_used(
+    feed: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import socket, multiprocessing.process as p, multiprocessing.shared_memory as m\n"
+        "def no(*a, **k): raise SystemError('forbidden')\n"
+        "socket.socket.connect = socket.socket.bind = socket.getaddrinfo = no\n"
+        "p.BaseProcess.start = m.SharedMemory.__init__ = no\n"
+        "from tagger.cli import main\n"
+        "main()\n"
+    )
+    arguments = command(feed, model_dir, tmp_path / "out.parquet", "--limit", "300")
+    done = finish([sys.executable, "-c", code, *arguments[3:]])
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 300

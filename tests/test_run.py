@@ -1,0 +1,664 @@
+"""A run on disk: never half, never mixed, never done twice; killed and resumed it is the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from tagger.bundle import Bundle
+from tagger.catalog import Catalog, Columns
+from tagger.errors import (
+    CatalogChangedError,
+    CatalogError,
+    LockedError,
+    OtherRunError,
+    OutputError,
+    StoppedError,
+    TooManyFailuresError,
+    UsageError,
+)
+from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out
+from tagger.run import Result, _Reader, dry_run, run
+from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
+
+from .conftest import TASKS, MakeCatalog, mixed_rows, save_picture
+
+NAMES = [task.name for task in TASKS]
+PART_ROWS = 16
+NUM_ROWS = 70
+"""Four whole parts and one of six rows."""
+
+
+@pytest.fixture
+def catalog(make_catalog: MakeCatalog, tmp_path: Path) -> Path:
+    """NUM_ROWS products of every kind."""
+    return make_catalog(mixed_rows(tmp_path, NUM_ROWS))
+
+
+def job(tiny: Bundle, catalog: Path, out: Path, **options: Any) -> Job:
+    options = {"part_rows": PART_ROWS, "tasks": NAMES} | options
+    return Job(tiny, JobOptions(catalog, out=out, **options))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Content of all files below `folder`."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def stop_after(num_rows: int) -> Callable[[int], None]:
+    """A progress callback that ends the run as a signal would, once `num_rows` are labelled."""
+    done = 0
+
+    def progress(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if done > num_rows:
+            raise StoppedError(15)
+
+    return progress
+
+
+def interrupt(job: Job, num_rows: int) -> None:
+    with pytest.raises(StoppedError):
+        run(job, stop_after(num_rows))
+
+
+def same_answers(left: pa.Table, right: pa.Table) -> None:
+    """Equal but for floats, which may differ by 1e-5, and for the metadata."""
+    pd.testing.assert_frame_equal(left.to_pandas(), right.to_pandas(), rtol=0, atol=1e-5)
+
+
+# ---- the output
+
+
+def test_directory_holds_parts_a_manifest_and_success(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    result = run(job(tiny, catalog, tmp_path / "out"))
+    assert result.finished
+    names = [f"part-{k:05d}.parquet" for k in range(5)]
+    assert sorted(files(tmp_path / "out")) == sorted([*names, MANIFEST, SUCCESS])
+    rows = Job(tiny, JobOptions(catalog, NAMES, tmp_path / "out2"))
+    assert rows.num_rows == NUM_ROWS
+    assert '"part-00004.parquet": 6' in (tmp_path / "out" / MANIFEST).read_text()
+
+
+def test_every_part_has_the_one_schema(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = [
+        {"title": None if n < 32 else "red", "note": None if n < 48 else "x"} for n in range(64)
+    ]
+    run(job(tiny, make_catalog(rows), tmp_path / "out"))
+    schemas = [pq.read_schema(part) for part in sorted((tmp_path / "out").glob("part-*"))]
+    assert len(schemas) == 4
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+
+
+def test_file_and_directory_and_their_readers_agree(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    run(job(tiny, catalog, tmp_path / "out.parquet"))
+    run(job(tiny, catalog, tmp_path / "out"))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.num_rows == NUM_ROWS
+    assert ds.dataset(tmp_path / "out").to_table().equals(table)
+    assert Catalog(tmp_path / "out").read(table.column_names).equals(table)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), table.to_pandas())
+
+
+@pytest.mark.parametrize("part_rows", [1, 7, 64, 4096])
+def test_size_of_the_parts_changes_no_answer(
+    tiny: Bundle, catalog: Path, tmp_path: Path, part_rows: int
+) -> None:
+    run(job(tiny, catalog, tmp_path / "a.parquet"))
+    run(job(tiny, catalog, tmp_path / "b.parquet", part_rows=part_rows))
+    same_answers(pq.read_table(tmp_path / "a.parquet"), pq.read_table(tmp_path / "b.parquet"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 200])
+def test_batch_size_changes_no_answer(
+    tiny: Bundle, catalog: Path, tmp_path: Path, batch_size: int
+) -> None:
+    run(job(tiny, catalog, tmp_path / "a.parquet"))
+    run(job(tiny, catalog, tmp_path / "b.parquet", batch_size=batch_size, part_rows=50))
+    same_answers(pq.read_table(tmp_path / "a.parquet"), pq.read_table(tmp_path / "b.parquet"))
+
+
+def test_same_run_twice_gives_the_same_bytes(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    run(job(tiny, catalog, tmp_path / "a.parquet"))
+    run(job(tiny, catalog, tmp_path / "b.parquet"))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_csv_output_reads_back_as_it_went_in(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    values = ["NA", "007", "", None, 'a "b"', "x\ny", "é漢", " ", "1e5", "true"]
+    path = make_catalog([{"title": "red", "note": value} for value in values], "feed.csv")
+    run(job(tiny, path, tmp_path / "out.csv", top_k=2))
+    labelled = Catalog(tmp_path / "out.csv")
+    assert labelled.read(["note"])["note"].to_pylist() == values
+    assert labelled.schema.names == job(tiny, path, tmp_path / "b.csv", top_k=2).schema.names
+    ranking = labelled.read(["color_top_k"])["color_top_k"][0].as_py()
+    assert ranking.startswith('[{"label":"')
+
+
+def test_type_that_csv_cannot_hold_is_refused_before_the_run(tiny: Bundle, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"title": ["red"], "tags": [[1]]}), tmp_path / "feed.parquet")
+    with pytest.raises(UsageError, match="column 'tags' of type list"):
+        job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("name", ["feed.csv", "feed.parquet", "feed"])
+def test_default_output_is_beside_the_catalog(tmp_path: Path, name: str) -> None:
+    assert default_out(tmp_path / name) == tmp_path / "feed.labeled.parquet"
+
+
+def test_default_output_of_the_current_folder_has_the_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "feed").mkdir()
+    monkeypatch.chdir(tmp_path / "feed")
+    assert default_out(Path()).resolve() == tmp_path / "feed.labeled.parquet"
+
+
+def test_output_of_the_wrong_kind_is_refused(catalog: Path, tmp_path: Path) -> None:
+    source = Catalog(catalog)
+    (tmp_path / "out.parquet").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("out.parquet", "file", "nowhere/out.parquet"):
+        with pytest.raises(OutputError, match="--out"):
+            check_out(source, JobOptions(catalog, NAMES, tmp_path / name))
+    shard = JobOptions(catalog, NAMES, tmp_path / "one.parquet", shard=Shard(1, 2))
+    with pytest.raises(UsageError, match="--shard"):
+        check_out(source, shard)
+
+
+# ---- stopped and resumed
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet", "out.csv"])
+@pytest.mark.parametrize("rows", [0, 15, 16, 40, 69])
+def test_stopped_and_resumed_equals_uninterrupted(
+    tiny: Bundle, catalog: Path, tmp_path: Path, name: str, rows: int
+) -> None:
+    (tmp_path / "whole").mkdir()
+    run(job(tiny, catalog, tmp_path / "whole" / name))
+    (tmp_path / "stopped").mkdir()
+    interrupt(job(tiny, catalog, tmp_path / "stopped" / name), rows)
+    assert not (tmp_path / "stopped" / name).is_file()
+    assert not (tmp_path / "stopped" / name / SUCCESS).exists()
+    result = run(job(tiny, catalog, tmp_path / "stopped" / name))
+    assert result.finished
+    assert result.summary.num_rows == NUM_ROWS
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_finished_parts_are_not_done_again(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    interrupt(job(tiny, catalog, out), 40)
+    before = {part: part.stat().st_ino for part in out.glob("part-*")}
+    assert len(before) == 2
+    result = run(job(tiny, catalog, out))
+    assert result.stages.computed_rows == NUM_ROWS - 32
+    assert {part: part.stat().st_ino for part in before} == before
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_finished_run_is_left_alone(tiny: Bundle, catalog: Path, tmp_path: Path, name: str) -> None:
+    first = run(job(tiny, catalog, tmp_path / name))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    second = run(job(tiny, catalog, tmp_path / name))
+    assert second.was_done
+    assert second.finished
+    assert second.stages.computed_rows == 0
+    assert second.summary == first.summary
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert {p: t for p, t in after.items() if p.is_file()} == {
+        p: t for p, t in before.items() if p.is_file()
+    }
+
+
+def test_leftovers_of_a_killed_writer_disturb_nobody(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    interrupt(job(tiny, catalog, out), 20)
+    (out / ".part-00001.parquet.1-of-1.partial").write_bytes(b"half")
+    assert ds.dataset(out).to_table().num_rows == PART_ROWS
+    run(job(tiny, catalog, out))
+    assert sorted(files(out)) == sorted(
+        [*(f"part-{k:05d}.parquet" for k in range(5)), MANIFEST, SUCCESS]
+    )
+
+
+# ---- another run in the same place
+
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("tasks was color,pattern, is color", {"tasks": ["color"]}),
+    ("top-k was None, is 2", {"top_k": 2}),
+    ("limit was None, is 20", {"limit": 20}),
+    ("batch size was 64, is 3", {"batch_size": 3}),
+    ("title column was title, is id", {"columns": Columns(title="id")}),
+    ("image root was ", {"image_root": Path("/")}),
+    ("paths outside it was refused, is allowed", {"confined": False}),
+]
+
+
+@pytest.mark.parametrize(("difference", "options"), OTHERS, ids=[name for name, _ in OTHERS])
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_another_run_is_refused_by_what_differs(
+    tiny: Bundle,
+    catalog: Path,
+    tmp_path: Path,
+    difference: str,
+    options: dict[str, Any],
+    stopped: bool,
+    name: str,
+) -> None:
+    first = job(tiny, catalog, tmp_path / name)
+    if stopped:
+        interrupt(first, 20)
+    else:
+        run(first)
+    before = files(tmp_path)
+    with pytest.raises(OtherRunError, match=difference) as caught:
+        run(job(tiny, catalog, tmp_path / name, **options))
+    assert "--overwrite" in caught.value.hint
+    assert {k: v for k, v in files(tmp_path).items() if not k.endswith(".lock")} == {
+        k: v for k, v in before.items() if not k.endswith(".lock")
+    }
+
+
+def test_changed_catalog_is_another_run(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    run(job(tiny, make_catalog([{"title": "red"}]), tmp_path / "out.parquet"))
+    with pytest.raises(OtherRunError, match="catalog was "):
+        run(job(tiny, make_catalog([{"title": "blue"}]), tmp_path / "out.parquet"))
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+@pytest.mark.parametrize("stopped", [True, False])
+def test_overwrite_replaces_another_run_and_leaves_no_stale_part(
+    tiny: Bundle, catalog: Path, tmp_path: Path, name: str, stopped: bool
+) -> None:
+    first = job(tiny, catalog, tmp_path / name)
+    if stopped:
+        interrupt(first, 60)
+    else:
+        run(first)
+    run(job(tiny, catalog, tmp_path / name, limit=20, overwrite=True))
+    (tmp_path / "fresh").mkdir()
+    run(job(tiny, catalog, tmp_path / "fresh" / name, limit=20))
+    out, fresh = tmp_path / name, tmp_path / "fresh" / name
+    if out.is_dir():
+        assert files(out) == files(fresh)
+    else:
+        assert out.read_bytes() == fresh.read_bytes()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_overwriting_run_that_is_stopped_goes_on(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    run(job(tiny, catalog, out, limit=5))
+    interrupt(job(tiny, catalog, out, overwrite=True), 40)
+    assert pq.read_table(out).num_rows == 5, "readers keep the old output until the new is whole"
+    result = run(job(tiny, catalog, out, overwrite=True))
+    assert result.stages.computed_rows == NUM_ROWS - 32
+    assert pq.read_table(out).num_rows == NUM_ROWS
+
+
+def test_folder_of_other_files_is_never_touched(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "part-00000.parquet").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="not empty"):
+            run(job(tiny, catalog, out, overwrite=overwrite))
+    assert (out / "part-00000.parquet").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_two_runs_on_one_output_do_not_mix(
+    tiny: Bundle, catalog: Path, tmp_path: Path, name: str
+) -> None:
+    second = job(tiny, catalog, tmp_path / name)
+
+    def progress(rows: int) -> None:
+        with pytest.raises(LockedError, match="another run"):
+            run(second)
+
+    assert run(job(tiny, catalog, tmp_path / name), progress).finished
+
+
+def test_catalog_written_to_during_the_run_stops_it(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copy(catalog, tmp_path / "copy.parquet")
+    out = tmp_path / "out"
+
+    def progress(rows: int) -> None:
+        if (out / "part-00000.parquet").exists():
+            os.utime(catalog, ns=(1, 1))
+
+    with pytest.raises(CatalogChangedError, match="changed while it was read"):
+        run(job(tiny, catalog, out), progress)
+    assert [p.name for p in out.glob("part-*")] == ["part-00000.parquet"]
+    assert run(job(tiny, copy, out, image_root=tmp_path)).finished, "same bytes: it goes on"
+
+
+# ---- shards
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_union_of_the_shards_is_the_full_run(
+    tiny: Bundle, catalog: Path, tmp_path: Path, count: int
+) -> None:
+    run(job(tiny, catalog, tmp_path / "full"))
+    rows = 0
+    for number in range(count, 0, -1):
+        result = run(job(tiny, catalog, tmp_path / "out", shard=Shard(number, count)))
+        rows += result.stages.computed_rows
+        assert result.finished == (number == 1)
+        assert (tmp_path / "out" / SUCCESS).exists() == (number == 1)
+    assert rows == NUM_ROWS
+    assert files(tmp_path / "out") == files(tmp_path / "full")
+
+
+def test_shards_work_at_the_same_time_but_no_share_twice(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done: list[Result] = []
+
+    def progress(rows: int) -> None:
+        if not done:
+            done.append(run(job(tiny, catalog, out, shard=Shard(2, 2))))
+            with pytest.raises(LockedError):
+                run(job(tiny, catalog, out, shard=Shard(1, 2)))
+
+    result = run(job(tiny, catalog, out, shard=Shard(1, 2)), progress)
+    assert done[0].stages.computed_rows + result.stages.computed_rows == NUM_ROWS
+    assert result.finished
+    assert not done[0].finished
+    assert done[0].missing > 0
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "-1/2", "1/2/3", "1/0"])
+def test_shard_that_is_none_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="--shard"):
+        Shard.parse(text)
+
+
+@pytest.mark.parametrize("starts", [[0], [3, 9], [10, 20, 29], [29]])
+@pytest.mark.parametrize("size", [1, 4, 30, 100])
+def test_reader_finds_rows_by_number(starts: Sequence[int], size: int) -> None:
+    table = pa.table({"n": range(30)})
+    reader = _Reader(iter(table.to_batches(max_chunksize=size)), 0)
+    for start in starts:
+        end = min(start + 5, 30)
+        rows = [n for batch in reader.rows(start, end) for n in batch["n"].to_pylist()]
+        assert rows == list(range(start, end))
+    with pytest.raises(CatalogError, match="ends after"):
+        list(reader.rows(28, 31))
+
+
+# ---- failures
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_retry_failed_does_the_failed_rows_again_and_no_other(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, name: str
+) -> None:
+    titles = [{"id": str(n), "image": f"images/{n}.jpg", "title": "red"} for n in range(40)]
+    for n in range(40):
+        if n not in (3, 20, 21):
+            save_picture(tmp_path / f"images/{n}.jpg", n)
+    path = make_catalog(titles)
+    run(job(tiny, path, tmp_path / name))
+    before = pq.read_table(tmp_path / name)
+    save_picture(tmp_path / "images/3.jpg", 3)
+    save_picture(tmp_path / "images/20.jpg", 20)
+    result = run(job(tiny, path, tmp_path / name, retry_failed=True))
+    assert result.finished
+    assert result.stages.computed_rows == 3
+    after = pq.read_table(tmp_path / name)
+    statuses = after["image_status"].to_pylist()
+    assert [n for n in range(40) if statuses[n] != "ok"] == [21]
+    same = pa.array([n for n in range(40) if n not in (3, 20, 21)])
+    assert after.take(same).equals(before.take(same))
+    run(job(tiny, path, tmp_path / f"fresh.{name}.parquet"))
+    same_answers(after, pq.read_table(tmp_path / f"fresh.{name}.parquet"))
+
+
+def test_retry_failed_of_a_stopped_run_also_finishes_it(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    interrupt(job(tiny, catalog, out), 40)
+    result = run(job(tiny, catalog, out, retry_failed=True))
+    assert result.finished
+    run(job(tiny, catalog, tmp_path / "fresh.parquet"))
+    same_answers(pq.read_table(out), pq.read_table(tmp_path / "fresh.parquet"))
+
+
+def test_stopped_retry_loses_nothing(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    run(job(tiny, catalog, out))
+    before = pq.read_table(out)
+    interrupt(job(tiny, catalog, out, retry_failed=True), 30)
+    assert pq.read_table(out).equals(before)
+    run(job(tiny, catalog, out))
+    same_answers(pq.read_table(out), before)
+    assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(("limit", "fails"), [("13", True), ("200", False), ("1%", True)])
+def test_too_many_failures_publish_nothing(
+    tiny: Bundle, catalog: Path, tmp_path: Path, limit: str, fails: bool
+) -> None:
+    out = tmp_path / "out.parquet"
+    strict = job(tiny, catalog, out, max_failures=MaxFailures.parse(limit))
+    if fails:
+        with pytest.raises(TooManyFailuresError, match="not_found") as caught:
+            run(strict)
+        assert "--retry-failed" in caught.value.hint
+        assert not out.exists()
+        result = run(job(tiny, catalog, out))
+        assert result.finished, "what was done is kept"
+        assert result.stages.computed_rows < NUM_ROWS
+    else:
+        assert run(strict).finished
+
+
+def test_failures_are_counted_over_finished_parts_too(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    interrupt(job(tiny, catalog, out), 69)
+    with pytest.raises(TooManyFailuresError):
+        run(job(tiny, catalog, out, max_failures=MaxFailures(count=0)))
+
+
+def test_product_without_picture_and_title_failed_and_one_without_picture_did_not(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = [{"title": "red"}, {"title": None}, {"title": "blue"}]
+    result = run(job(tiny, make_catalog(rows), tmp_path / "out"))
+    assert result.summary.num_failed == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "101%", "%", "1.5", "nan%"])
+def test_limit_of_failures_that_is_none_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-failures"):
+        MaxFailures.parse(text)
+
+
+# ---- carried over
+
+
+def test_only_new_and_changed_products_are_labelled(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = mixed_rows(tmp_path, 60)
+    run(job(tiny, make_catalog(rows, "monday.parquet"), tmp_path / "mon.parquet"))
+    rows[5]["title"] = "a new title"
+    rows[7]["price"] = 99.0
+    save_picture(tmp_path / "images/10.jpg", 4711)
+    rows = [{"id": "new", "image": None, "title": "new product", "price": 1.0}, *rows[::-1]]
+    path = make_catalog(rows, "tuesday.parquet")
+    monday = tmp_path / "mon.parquet"
+    result = run(job(tiny, path, tmp_path / "tue.parquet", incremental=monday))
+    assert result.stages.computed_rows == 3
+    run(job(tiny, path, tmp_path / "fresh.parquet"))
+    table = pq.read_table(tmp_path / "tue.parquet")
+    same_answers(table, pq.read_table(tmp_path / "fresh.parquet"))
+    assert table["price"].to_pylist() == [row["price"] for row in rows]
+
+
+def test_carried_answers_are_the_same_bits(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    run(job(tiny, catalog, tmp_path / "a"))
+    result = run(job(tiny, catalog, tmp_path / "b", incremental=tmp_path / "a", part_rows=9))
+    assert result.stages.computed_rows == 0
+    assert ds.dataset(tmp_path / "b").to_table().equals(ds.dataset(tmp_path / "a").to_table())
+
+
+@pytest.mark.parametrize("options", [{"top_k": 2}, {"tasks": ["color"], "top_k": 1}])
+def test_nothing_is_carried_over_from_a_run_with_other_options(
+    tiny: Bundle, catalog: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    run(job(tiny, catalog, tmp_path / "a", tasks=["color"]))
+    result = run(job(tiny, catalog, tmp_path / "b", incremental=tmp_path / "a", **options))
+    assert result.stages.computed_rows == NUM_ROWS
+    assert "nothing was carried over" in result.remark
+
+
+def test_stopped_incremental_run_goes_on(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    run(job(tiny, catalog, tmp_path / "a"))
+    options: dict[str, Any] = {"incremental": tmp_path / "a"}
+    interrupt(job(tiny, catalog, tmp_path / "b.parquet", **options), 33)
+    run(job(tiny, catalog, tmp_path / "b.parquet", **options))
+    assert pq.read_table(tmp_path / "b.parquet").equals(ds.dataset(tmp_path / "a").to_table())
+
+
+# ---- columns that are there
+
+
+def test_own_columns_are_replaced_if_asked_and_the_users_never(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    run(job(tiny, catalog, tmp_path / "a.parquet", top_k=3))
+    with pytest.raises(CatalogError, match="already") as caught:
+        job(tiny, tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert "--overwrite-own-columns" in caught.value.hint
+    again = job(tiny, tmp_path / "a.parquet", tmp_path / "b.parquet", overwrite_own_columns=True)
+    run(again)
+    run(job(tiny, catalog, tmp_path / "c.parquet"))
+    assert pq.read_table(tmp_path / "b.parquet").equals(pq.read_table(tmp_path / "c.parquet"))
+    mine = pq.read_table(catalog).append_column("color_label", pa.array(["mine"] * NUM_ROWS))
+    pq.write_table(mine, tmp_path / "mine.parquet")
+    with pytest.raises(CatalogError, match="column 'color_label' already"):
+        job(tiny, tmp_path / "mine.parquet", tmp_path / "d.parquet", overwrite_own_columns=True)
+
+
+def test_pictures_in_the_catalog_are_as_good_as_files(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(catalog)
+    run(job(tiny, catalog, tmp_path / "files.parquet"))
+    paths = table["image"].to_pylist()
+    known = [p if p and (tmp_path / p).exists() else None for p in paths]
+    data = [(tmp_path / p).read_bytes() if p else None for p in known]
+    pairs = [
+        {"bytes": d if n % 2 else None, "path": p}
+        for n, (d, p) in enumerate(zip(data, known, strict=True))
+    ]
+    kinds = {
+        "binary": pa.array(data, pa.binary()),
+        "large": pa.array(data, pa.large_binary()),
+        "struct": pa.array(pairs, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    }
+    for name, column in kinds.items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table.set_column(1, "image", column), path)
+        run(job(tiny, path, tmp_path / f"{name}.out.parquet"))
+        answers = pq.read_table(tmp_path / f"{name}.out.parquet")
+        expected = pq.read_table(tmp_path / "files.parquet")
+        rows = pa.array([n for n in range(NUM_ROWS) if known[n] or not paths[n]])
+        same_answers(
+            answers.drop_columns(["image"]).take(rows), expected.drop_columns(["image"]).take(rows)
+        )
+
+
+def test_picture_outside_the_root_is_used_only_if_allowed(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    save_picture(tmp_path / "outside.jpg", 1)
+    path = make_catalog(
+        [{"image": "../outside.jpg"}, {"image": str(tmp_path / "outside.jpg")}], "in/feed.parquet"
+    )
+    for allowed, status in ((False, "outside_root"), (True, "ok")):
+        out = tmp_path / f"{allowed}.parquet"
+        run(job(tiny, path, out, confined=not allowed))
+        assert pq.read_table(out)["image_status"].to_pylist() == [status] * 2
+
+
+def test_title_that_is_not_utf8_is_a_status(tiny: Bundle, tmp_path: Path) -> None:
+    raw = pa.array([b"red", b"gr\xf6n", None, b"caf\xc3\xa9"], pa.binary())
+    titles = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    pq.write_table(pa.table({"title": titles}), tmp_path / "feed.parquet")
+    run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.parquet"))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["title_status"].to_pylist() == ["ok", "unreadable", "missing", "ok"]
+    assert table["color_status"].to_pylist() == ["ok", "error", "error", "ok"]
+    assert table["title"].cast(pa.binary()).to_pylist() == raw.to_pylist()
+
+
+# ---- asked beforehand, told afterwards
+
+
+def test_dry_run_writes_nothing_and_knows_the_rows(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    before = files(tmp_path)
+    estimate = dry_run(job(tiny, catalog, tmp_path / "out.parquet"))
+    assert files(tmp_path) == before
+    assert estimate.num_rows == NUM_ROWS
+    assert estimate.sample.num_rows > 0
+    assert estimate.seconds > 0
+    assert estimate.num_bytes > 1000
+
+
+def test_report_tells_rows_statuses_and_stages(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    this = job(tiny, catalog, tmp_path / "out")
+    report = run(this).report(this)
+    assert report.rows == report.computed_rows == NUM_ROWS
+    assert sum(report.image_status.values()) == NUM_ROWS
+    assert set(report.seconds_by_stage) == {"read", "decode", "model", "write"}
+    assert report.bottleneck in report.seconds_by_stage
+    assert report.fingerprint == this.fingerprint
+    assert report.finished
+
+
+def test_lock_is_given_back_when_the_run_ends(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
+    with pytest.raises(LockedError):
+        RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
+    first.close()
+    RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False).close()
