@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
@@ -92,6 +92,7 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         ModelError: not a model directory, only a definition, or files that do not fit together.
     """
     path = resolve(name)
+    _refuse_links(path)
     config = read_config(path / CONFIG)
     if not (path / WEIGHTS).is_file():
         raise ModelError(
@@ -99,9 +100,10 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
             f"train it: tagger train CATALOG --tasks ... --model {path.name} --out DIR",
         )
     tokenizer = load_tokenizer(path, config)
+    _check_shapes(config, path / WEIGHTS)
     with torch.device("cpu"):
         model = CMAClip(config)
-    _fill(model, _read_weights(path / WEIGHTS), path / WEIGHTS)
+    model.load_state_dict(_read_weights(path / WEIGHTS))
     model = model.to(device or torch.device("cpu")).eval()
     return Bundle(path, config, model, tokenizer, digest(path))
 
@@ -182,25 +184,52 @@ def _learned_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> Learne
     return pieces
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _refuse_links(path: Path) -> None:
+    """A model is what is in its directory: nothing that a link brings in from elsewhere."""
+    folder = os.path.realpath(path)
+    for name in (CONFIG, tokens.FILE_NAME, WEIGHTS):
+        target = os.path.realpath(path / name)
+        if os.path.commonpath([folder, target]) != folder:
+            raise ModelError(
+                f"{path / name} is a link out of the model directory, to {target}",
+                f"copy the model with its files: cp -rL {path} COPY",
+            )
+
+
+def _check_shapes(config: Config, path: Path) -> None:
+    """Every tensor must be there, none more, each of its shape; read from the header of the file,
+    before memory is asked for what a damaged or hostile `config` says.
+    """
+    with torch.device("meta"):
+        expected = {name: list(t.shape) for name, t in CMAClip(config).state_dict().items()}
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            there = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {error}", "copy or train the model again") from error
-
-
-def _fill(model: CMAClip, state: dict[str, Tensor], path: Path) -> None:
-    """Copy `state` into `model`; every tensor must be there, none more, each of its shape."""
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    wrong = [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
+        raise _damaged(path, error) from error
+    missing, extra = sorted(expected.keys() - there.keys()), sorted(there.keys() - expected.keys())
+    wrong = sorted(n for n in expected.keys() & there.keys() if expected[n] != there[n])
     for what, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", wrong)):
         if names:
             raise ModelError(
-                f"{path} {what} tensors for this {CONFIG}: {listing(sorted(names), 3)}",
+                f"{path} {what} tensors for this {CONFIG}: {listing(names, 3)}",
                 "the two files are of different models; copy or train the model again",
             )
-    model.load_state_dict(state)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise _damaged(path, f"{name} holds values that are not finite")
+    return state
+
+
+def _damaged(path: Path, why: object) -> ModelError:
+    return ModelError(f"{path} is damaged: {why}", "copy or train the model again")
 
 
 def digest(path: Path) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from tagger.errors import ModelError
-from tagger.tasks import Task
+from tagger.tasks import Task, is_plain
 
 FORMAT_VERSION = 1
 DEFAULT_MODEL = "fashion"
@@ -17,7 +17,9 @@ DEFAULT_MODEL = "fashion"
 DEFAULT_DEFINITION = "cma-clip-small"
 """The definition that `train` takes when none is named."""
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
+Depth = Annotated[int, Meta(ge=1, le=1000)]
+"""Upper bounds, so that a damaged or hostile file cannot ask for a network without end."""
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Rate = Annotated[float, Meta(ge=0.0)]
 
@@ -34,7 +36,7 @@ class ConvTower(Frozen, frozen=True):
     """
 
     widths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (32, 64, 128, 256)
-    depths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 1, 2, 1)
+    depths: Annotated[tuple[Depth, ...], Meta(min_length=1)] = (1, 1, 2, 1)
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.depths):
@@ -51,7 +53,7 @@ class TokenTower(Frozen, frozen=True):
     vocabulary_size: Positive = 4000
     context_length: Positive = 32
     width: Positive = 128
-    layers: Positive = 2
+    layers: Depth = 2
     heads: Positive = 4
     mlp_ratio: Positive = 2
 
@@ -87,7 +89,7 @@ class Fusion(Frozen, frozen=True):
     """
 
     width: Positive = 512
-    layers: Positive = 2
+    layers: Depth = 2
     heads: Positive = 8
     mlp_ratio: Positive = 4
     head_width: Positive = 512
@@ -178,6 +180,8 @@ class Config(Frozen, frozen=True):
         for task in self.tasks:
             if not task.labels or len(set(task.labels)) != len(task.labels):
                 raise ValueError(f"task {task.name!r}: no labels, or one of them twice")
+            if bad := [text for text in (task.name, *task.labels) if not is_plain(text)]:
+                raise ValueError(f"task {task.name!r}: control characters in {bad[0]!r}")
 
 
 class _Version(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
@@ -43,12 +44,20 @@ def learn_task(
 ) -> tuple[Task, dict[str, int]]:
     """The task made of the labels that at least `min_support` products carry, in sorted order.
 
-    Also returns the labels left out with their number of products.
+    Also returns the labels left out with their number of products; those with control characters
+    are among them, for a label is printed on terminals and in reports.
     """
     counts = Counter(label for label in labels if label is not None)
-    kept = tuple(sorted(label for label, count in counts.items() if count >= min_support))
-    left_out = {label: count for label, count in counts.items() if count < min_support}
+    kept = tuple(
+        sorted(label for label, count in counts.items() if count >= min_support and is_plain(label))
+    )
+    left_out = {label: count for label, count in counts.items() if label not in kept}
     return Task(name, kept), dict(sorted(left_out.items(), key=lambda item: -item[1]))
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` is free of control characters and of bytes that are not UTF-8."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def parse_names(text: str) -> list[str]:

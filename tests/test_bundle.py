@@ -102,6 +102,54 @@ def test_tensors_that_do_not_fit_are_named(copied: Path, change: Change, message
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_damaged(copied: Path, value: float) -> None:
+    damage(copied, lambda state: state["norm.weight"].fill_(value))
+    with pytest.raises(ModelError, match=r"norm\.weight holds values that are not finite"):
+        bundle.load(copied)
+
+
+@pytest.mark.parametrize("name", [CONFIG, TOKENIZER, WEIGHTS])
+def test_link_out_of_the_model_directory_is_refused(copied: Path, name: str) -> None:
+    (copied / name).rename(copied.parent / name)
+    (copied / name).symlink_to(copied.parent / name)
+    with pytest.raises(ModelError, match="link out of the model directory"):
+        bundle.load(copied)
+
+
+def test_link_to_a_model_directory_is_followed(copied: Path, tiny: Bundle) -> None:
+    (copied.parent / "latest").symlink_to(copied)
+    assert bundle.load(copied.parent / "latest").sha256 == tiny.sha256
+
+
+@pytest.mark.parametrize("label", ["\x1b[31mRed", "Red\n", "\x00", "Red\x9b"])
+def test_label_with_control_characters_is_refused(copied: Path, tiny: Bundle, label: str) -> None:
+    document = msgspec.to_builtins(tiny.config)
+    document["tasks"][0]["labels"] = [label, "Blue"]
+    (copied / CONFIG).write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="control characters") as caught:
+        bundle.load(copied)
+    assert label not in caught.value.message
+
+
+def test_size_that_no_memory_holds_is_refused_from_the_header(copied: Path, tiny: Bundle) -> None:
+    document = msgspec.to_builtins(tiny.config)
+    document["fusion"]["head_width"] = 10**6
+    (copied / CONFIG).write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="misshapen"):
+        bundle.load(copied)
+
+
+@pytest.mark.parametrize("length", [2**62, 10**8])
+def test_header_that_announces_more_than_the_file_holds_is_damaged(
+    copied: Path, length: int
+) -> None:
+    content = (copied / WEIGHTS).read_bytes()
+    (copied / WEIGHTS).write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(ModelError, match="is damaged"):
+        bundle.load(copied)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
 def test_truncated_weights_are_damaged(copied: Path, share: float) -> None:
     content = (copied / WEIGHTS).read_bytes()

@@ -17,6 +17,13 @@ def random_labels(seed: int) -> list[str | None]:
     return [None if k == 8 else f"label {k}" for k in rng.choice(9, 200, p=weights)]
 
 
+def test_label_with_control_characters_is_left_out() -> None:
+    labels = ["Red", "Bl\x1bue", "Gr\udcf6n", "Off\u00a0White"] * 5
+    task, left_out = learn_task("color", labels, 2)
+    assert task.labels == ("Off\u00a0White", "Red")
+    assert set(left_out) == {"Bl\x1bue", "Gr\udcf6n"}
+
+
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("min_support", [1, 8, 500])
 def test_learned_and_left_out_labels_part_at_the_minimum_support(
