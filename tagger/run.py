@@ -135,13 +135,14 @@ def is_done(job: Job) -> bool:
     Raises:
         OtherRunError: it is another file, and nobody said to overwrite it.
     """
-    out = job.options.out
-    if not job.is_file or not out.exists() or job.directory.exists() or job.options.overwrite:
+    out, unfinished = job.options.out, job.directory.exists()
+    if not job.is_file or not out.exists() or job.options.overwrite:
         return False
     theirs = read_fingerprint(out)
-    if theirs != job.fingerprint:
+    # A CSV file does not say whose it is; killed at the very end, a run left its parts beside it.
+    if theirs != job.fingerprint and not (out.suffix == ".csv" and unfinished):
         raise other_run(f"{out} is there already", theirs, job.fingerprint)
-    return True
+    return not unfinished
 
 
 class _Run:

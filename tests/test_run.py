@@ -322,6 +322,19 @@ def test_overwriting_run_that_is_stopped_goes_on(
     assert pq.read_table(out).num_rows == NUM_ROWS
 
 
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv"])
+def test_file_that_is_there_already_is_kept_unless_overwriting_is_asked(
+    tiny: Bundle, catalog: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    out.write_bytes(b"mine")
+    with pytest.raises(OtherRunError, match="is there already"):
+        run(job(tiny, catalog, out))
+    assert out.read_bytes() == b"mine"
+    assert run(job(tiny, catalog, out, overwrite=True)).finished
+    assert Catalog(out).num_rows == NUM_ROWS
+
+
 def test_folder_of_other_files_is_never_touched(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
