@@ -98,6 +98,8 @@ class RunDirectory:
                 if not self._fits(fingerprint, overwrite):
                     self._set_up(fingerprint, overwrite)
                 self._lock.take(shared=not alone, patience=patience)
+                if not self._fits(fingerprint, overwrite=False):
+                    raise self._lock.taken()  # another run came between the two locks
         except OSError as error:
             self.close()
             raise cannot_write(self.path, error) from error
@@ -118,9 +120,9 @@ class RunDirectory:
         self.close()
 
     def close(self) -> None:
-        """Give the locks back; a finished directory keeps no trace of them."""
+        """Give the locks back; a directory that is finished or not ours keeps no trace of them."""
         self._share.release(remove=True)
-        self._lock.release(remove=self.finished)
+        self._lock.release(remove=self.finished or not (self.path / MANIFEST).exists())
 
     @property
     def finished(self) -> bool:
@@ -219,6 +221,7 @@ class _Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._kind: int | None = None
 
     def take(self, shared: bool, patience: float) -> None:
         """Lock, or change from shared to exclusive and back; waits up to `patience` seconds.
@@ -227,6 +230,8 @@ class _Lock:
             LockedError: another process holds it.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        if kind == self._kind:
+            return
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -237,14 +242,12 @@ class _Lock:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
                 fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
                 if self._is_at_path():
+                    self._kind = kind
                     return
                 self.release()
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise LockedError(
-                        f"another run is writing {self.path.parent}",
-                        "wait for it to end, or name another --out",
-                    ) from None
+                    raise self.taken() from None
                 time.sleep(0.05)
 
     def release(self, remove: bool = False) -> None:
@@ -253,7 +256,14 @@ class _Lock:
             if remove and self._is_at_path():
                 self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = self._kind = None
+
+    def taken(self) -> LockedError:
+        """The error that says so."""
+        return LockedError(
+            f"another run is writing {self.path.parent}",
+            "wait for it to end, or name another --out",
+        )
 
     def _is_at_path(self) -> bool:
         """False where a run that just ended removed the file that was locked here."""

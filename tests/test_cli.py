@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,13 +175,60 @@ def test_nothing_moves_in_the_mail_of_a_cron_job(run: Run, catalog: Path, model_
     assert not set("\r\x1b%") & set(result.stderr)
 
 
+def test_quiet_says_nothing_but_errors(run: Run, catalog: Path, model_dir: Path) -> None:
+    options = ("predict", catalog, "--tasks", "color", "--model", model_dir, "--quiet")
+    assert run(*options) == Result(0, "", "")
+    check_error(run(*options, "--top-k", 2), 12, "top-k was None, is 2")
+
+
+def test_messages_for_programs_are_one_json_document_a_line(
+    run: Run, catalog: Path, model_dir: Path
+) -> None:
+    options = ("--tasks", "color", "--model", model_dir, "--log-format", "json")
+    done = run("predict", catalog, *options)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.code == 0
+    assert len(lines) >= 2
+    assert all(line["level"] == "info" and line["time"] and line["message"] for line in lines)
+    failed = run("predict", catalog, *options, "--limit", 3)
+    (line,) = [json.loads(line) for line in failed.stderr.splitlines()]
+    assert line["level"] == "error"
+    assert line["exit_code"] == failed.code == 12
+    assert "--overwrite" in line["hint"]
+
+
+def test_dry_run_and_report(run: Run, catalog: Path, model_dir: Path, tmp_path: Path) -> None:
+    options = ("predict", catalog, "--tasks", "color", "--model", model_dir)
+    before = sorted(tmp_path.rglob("*"))
+    dry = run(*options, "--dry-run")
+    assert dry.code == 0
+    assert "10 rows" in dry.stderr
+    assert "nothing was written" in dry.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run(*options, "--report", tmp_path / "run.json").code == 0
+    report = json.loads((tmp_path / "run.json").read_text())
+    assert report["rows"] == 10
+    assert report["finished"]
+    assert sum(report["title_status"].values()) == 10
+
+
+def test_shares_say_what_is_missing(run: Run, catalog: Path, model_dir: Path) -> None:
+    options = ("predict", catalog, "--tasks", "color", "--model", model_dir, "--out", "parts")
+    out = catalog.parent / "parts"
+    first = run(*options[:-1], out, "--shard", "2/2")
+    assert first.code == 0
+    assert "1 parts of other shards are missing" in first.stderr
+    assert run(*options[:-1], out, "--shard", "1/2").code == 0
+    assert (out / "_SUCCESS").exists()
+
+
 def test_eval_writes_its_figures(run: Run, make_catalog: MakeCatalog, model_dir: Path) -> None:
     rows = [{"title": "red shirt", "color": color} for color in ("Red", "Blue", None, "Mauve")]
     path = make_catalog(rows, "labelled.csv")
-    json = path.parent / "metrics.json"
-    result = run("eval", path, "--tasks", "color", "--model", model_dir, "--json", json)
+    figures = path.parent / "metrics.json"
+    result = run("eval", path, "--tasks", "color", "--model", model_dir, "--json", figures)
     assert result.code == 0
-    assert '"unknown_labels": {\n' in json.read_text()
+    assert '"unknown_labels": {\n' in figures.read_text()
     assert "'Mauve'" in result.stderr
 
 
