@@ -53,8 +53,10 @@ class Previous:
 
     def find(self, digest: bytes) -> int | None:
         """Row of a product of this digest, or None."""
-        place = int(np.searchsorted(self._digests, np.bytes_(digest)))
-        if place < len(self._digests) and self._digests[place] == np.bytes_(digest):
+        # numpy strips the zeros at the end of both sides; of equal length, they still tell apart.
+        wanted = np.array([digest], self._digests.dtype)
+        place = int(np.searchsorted(self._digests, wanted)[0])
+        if place < len(self._digests) and self._digests[place] == wanted[0]:
             return int(self._rows[place])
         return None
 
