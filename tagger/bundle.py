@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
 
+from tagger import calibration
 from tagger import tokenizer as tokens
+from tagger.calibration import Calibration
 from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
 from tagger.model import CMAClip
@@ -23,6 +25,8 @@ from tagger.tokenizer import ClipPieces, LearnedPieces, Tokenizer
 from tagger.towers import open_clip_config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FILES = (CONFIG, tokens.FILE_NAME, WEIGHTS, calibration.FILE_NAME)
+"""The files that decide what a model answers; the calibration may be absent."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Bundle:
     model: CMAClip
     tokenizer: Tokenizer
     sha256: str
+    calibration: Calibration | None = None
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +110,23 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         model = CMAClip(config)
     model.load_state_dict(_read_weights(path / WEIGHTS))
     model = model.to(device or torch.device("cpu")).eval()
-    return Bundle(path, config, model, tokenizer, digest(path))
+    return Bundle(path, config, model, tokenizer, digest(path), _read_calibration(path, config))
+
+
+def _read_calibration(path: Path, config: Config) -> Calibration | None:
+    """Raises:
+    ModelError: it is damaged, or was fitted on other weights or tasks.
+    """
+    read = calibration.read_calibration(path)
+    if read is None:
+        return None
+    strangers = read.tasks.keys() - {task.name for task in config.tasks}
+    if strangers or read.weights_sha256 != file_digest(path / WEIGHTS):
+        raise ModelError(
+            f"{path / calibration.FILE_NAME} belongs to other weights",
+            "delete it, or calibrate again: tagger eval LABELLED --tasks ... --calibrate",
+        )
+    return read
 
 
 def load_tokenizer(path: Path, config: Config) -> Tokenizer:
@@ -187,7 +208,7 @@ def _learned_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> Learne
 def _refuse_links(path: Path) -> None:
     """A model is what is in its directory: nothing that a link brings in from elsewhere."""
     folder = os.path.realpath(path)
-    for name in (CONFIG, tokens.FILE_NAME, WEIGHTS):
+    for name in FILES:
         target = os.path.realpath(path / name)
         if os.path.commonpath([folder, target]) != folder:
             raise ModelError(
@@ -233,10 +254,15 @@ def _damaged(path: Path, why: object) -> ModelError:
 
 
 def digest(path: Path) -> str:
-    """sha256 over config, tokenizer and weights: two models that differ anywhere differ here."""
+    """sha256 over all FILES that decide an answer: two models that differ anywhere differ here."""
     total = hashlib.sha256()
-    for name in (CONFIG, tokens.FILE_NAME, WEIGHTS):
+    for name in FILES:
         if (path / name).is_file():
-            with open(path / name, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            total.update(bytes.fromhex(file_digest(path / name)))
     return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

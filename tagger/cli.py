@@ -9,13 +9,17 @@ import sys
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.errors import StoppedError, TaggerError
 from tagger.version import __version__
+
+if TYPE_CHECKING:
+    from tagger.bundle import Bundle
+    from tagger.calibrate import CalibrateOptions
 
 app = typer.Typer(
     help="Label product catalogs from pictures and titles.",
@@ -139,6 +143,13 @@ def predict(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Add a column with the k likeliest labels.")
     ] = None,
+    min_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Label only where this precision is promised, such as 0.95; or 'default', that of "
+            "the calibration."
+        ),
+    ] = None,
     limit: Limit = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Products that the network sees at once.")
@@ -199,11 +210,12 @@ def predict(
     # The catalog is checked before the seconds that importing torch takes.
     names, part, source = parse_names(tasks), Shard.parse(shard), Catalog(catalog)
     from tagger import load
-    from tagger.job import Job, JobOptions, MaxFailures, default_out
+    from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
     from tagger.report import write_report
     from tagger.run import dry_run as estimate
     from tagger.run import run
 
+    bundle = load(model, device).bundle
     options = JobOptions(
         catalog,
         names,
@@ -214,6 +226,7 @@ def predict(
         top_k,
         limit,
         batch_size,
+        parse_precision(min_precision, bundle),
         part,
         incremental,
         retry_failed,
@@ -221,7 +234,7 @@ def predict(
         overwrite_own_columns,
         MaxFailures.parse(max_failures) if max_failures is not None else MaxFailures(),
     )
-    job = Job(load(model, device).bundle, options, source)
+    job = Job(bundle, options, source)
     if dry_run:
         show_estimate(estimate(job), options.out)
         return
@@ -238,6 +251,27 @@ def evaluate(
     tasks: TasksOption,
     model: Model = DEFAULT_MODEL,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit temperatures and thresholds on CATALOG, into the model directory.",
+        ),
+    ] = False,
+    precision: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.999, help="With --calibrate: precision to promise."),
+    ] = 0.9,
+    delta: Annotated[
+        float,
+        typer.Option(min=1e-6, max=0.5, help="With --calibrate: chance of a broken promise."),
+    ] = 0.1,
+    per_label: Annotated[
+        bool,
+        typer.Option(
+            "--per-label", help="With --calibrate: promise it for each label with enough products."
+        ),
+    ] = False,
     limit: Limit = None,
     device: Device = None,
     image_root: ImageRoot = None,
@@ -249,11 +283,27 @@ def evaluate(
 
     names = parse_names(tasks)
     from tagger import load
+    from tagger.calibrate import CalibrateOptions
     from tagger.catalog import Columns
     from tagger.console import Bar, show_evaluation
     from tagger.evaluate import evaluate_catalog, write_evaluation
 
     bundle = load(model, device).bundle
+    if calibrate:
+        _calibrate(
+            bundle,
+            CalibrateOptions(
+                catalog,
+                names,
+                Columns(image_column, title_column),
+                image_root,
+                precision,
+                delta,
+                per_label,
+                limit,
+            ),
+        )
+        return
     with Bar("products") as bar:
         evaluation = evaluate_catalog(
             bundle, catalog, names, Columns(image_column, title_column), image_root, limit, bar.move
@@ -261,6 +311,17 @@ def evaluate(
     show_evaluation(evaluation)
     if json is not None:
         write_evaluation(evaluation, bundle, json)
+
+
+def _calibrate(bundle: Bundle, options: CalibrateOptions) -> None:
+    from tagger.calibrate import calibrate
+    from tagger.calibration import write_calibration
+    from tagger.console import Bar, show_calibration
+
+    with Bar("products") as bar:
+        calibration = calibrate(bundle, options, bar.move)
+    write_calibration(calibration, bundle.path)
+    show_calibration(calibration, options.precision, bundle.path)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

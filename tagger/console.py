@@ -23,6 +23,7 @@ from tagger.errors import StoppedError, TaggerError, listing
 if TYPE_CHECKING:
     import torch
 
+    from tagger.calibration import Calibration
     from tagger.checkpoint import Epoch
     from tagger.evaluate import Evaluation
     from tagger.run import Estimate, Result
@@ -232,13 +233,53 @@ def show_evaluation(evaluation: Evaluation) -> None:
             )
 
 
+def show_calibration(calibration: Calibration, precision: float, directory: Path) -> None:
+    """Per task what was fitted for `precision`, and how it fared on the products kept back."""
+    made = table(
+        f"published at precision {percent(precision)}%, promised with certainty "
+        f"{percent(1 - calibration.delta)}%",
+        "task",
+        "temperature",
+        "fitted on",
+        "threshold",
+        "coverage, %",
+        "precision there, %",
+    )
+    for name, task in calibration.tasks.items():
+        fitted = calibration.threshold(name, precision)
+        made.add_row(
+            name,
+            f"{task.temperature:.2f}",
+            f"{fitted.num_products:,}",
+            "no promise" if fitted.threshold is None else f"{fitted.threshold:.3f}",
+            percent(fitted.published / max(1, fitted.reported_products)),
+            percent(fitted.reported_precision),
+        )
+    results.print(made)
+    for name in calibration.tasks:
+        fitted = calibration.threshold(name, precision)
+        if fitted.threshold is None and not fitted.by_label:
+            say(
+                f"{name}: no threshold keeps that promise on {fitted.num_products:,} labelled "
+                "products: too few of them, or too many wrong; it will abstain from all"
+            )
+    say(
+        f"{directory} is calibrated; next: tagger predict CATALOG --tasks "
+        f"{','.join(calibration.tasks)} --model {directory} --min-precision {precision:g}"
+    )
+
+
 def show_prediction(result: Result, out: Path) -> None:
     """How many rows, what was wrong with some, and where the result is."""
     summary = result.summary
     _say_bad("pictures", summary.image_status, summary.examples)
     _say_bad("titles", summary.title_status)
     for task, statuses in summary.task_status.items():
-        say(f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled")
+        line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
+        if statuses["abstain"]:
+            coverage = percent(statuses["ok"] / summary.num_rows)
+            line += f", coverage {coverage}%; the model abstained from {statuses['abstain']:,}"
+        say(line)
     if result.remark:
         say(result.remark)
     carried = summary.num_rows - result.stages.computed_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,10 +16,11 @@ import pyarrow.parquet as pq
 import torch
 
 from tagger.bundle import Bundle
+from tagger.calibration import DEFAULT_PRECISION
 from tagger.catalog import Catalog, Columns
 from tagger.errors import OutputError, UsageError
 from tagger.output import check_types
-from tagger.predict import BATCH_SIZE, Labelling, refuse_overwriting
+from tagger.predict import BATCH_SIZE, Labelling, check_precision, refuse_overwriting
 from tagger.products import input_columns
 from tagger.run_directory import Fingerprint, Shard
 from tagger.version import __version__
@@ -75,6 +77,7 @@ class JobOptions:
     top_k: int | None = None
     limit: int | None = None
     batch_size: int = BATCH_SIZE
+    min_precision: float | None = None
     shard: Shard = field(default_factory=Shard)
     incremental: Path | None = None
     retry_failed: bool = False
@@ -107,7 +110,9 @@ class Job:
             options.top_k,
             options.confined,
             options.batch_size,
+            options.min_precision,
         )
+        check_precision(bundle, self.how)
         own = added_columns(self.catalog.schema) if options.overwrite_own_columns else []
         self.kept = [name for name in self.catalog.schema.names if name not in own]
         refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path))
@@ -155,6 +160,7 @@ class Job:
             "image root": _short_hash(str(self.how.root.resolve())),
             "paths outside it": "refused" if options.confined else "allowed",
             "top-k": str(options.top_k),
+            "minimum precision": str(options.min_precision),
             "limit": str(options.limit),
             "batch size": str(options.batch_size),
             "rows per part": str(options.part_rows),
@@ -228,6 +234,23 @@ def read_fingerprint(out: Path) -> dict[str, str]:
 def fingerprint_of(schema: pa.Schema) -> dict[str, str]:
     """The fingerprint in the metadata of an output."""
     return {str(k): str(v) for k, v in dict(_metadata(schema, FINGERPRINT, {})).items()}
+
+
+def parse_precision(text: str | None, bundle: Bundle) -> float | None:
+    """'0.95' -> 0.95; 'default' -> what the model was calibrated for.
+
+    Raises:
+        UsageError: neither, or the model is not calibrated.
+    """
+    if text == "default" and bundle.calibration is not None:
+        return bundle.calibration.precision
+    try:
+        value = None if text is None else DEFAULT_PRECISION if text == "default" else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 < value < 1:
+        raise UsageError(f"--min-precision {text!r}", "for example --min-precision 0.95")
+    return value
 
 
 def default_out(catalog: Path) -> Path:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from tagger import bundle as bundles
 from tagger.bundle import Bundle
+from tagger.calibration import Calibration
 from tagger.catalog import Columns
 from tagger.device import choose_device
-from tagger.errors import CatalogError, listing
+from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource, ImageStatus, Pixels, decode, read_image
-from tagger.model import IMAGE, TEXT, Output
+from tagger.model import IMAGE, TEXT
 from tagger.preprocess import collate, title_status
 from tagger.previous import HASH_COLUMN, Previous, input_hash
 from tagger.products import image_sources, titles_of
@@ -43,7 +44,8 @@ class Labelling:
     """What products are labelled with, and how their rows are read.
 
     tasks: those of the model, in the order of the output columns. confined: whether image paths
-    must stay below `root`. batch_size: products that the network sees at once.
+    must stay below `root`. batch_size: products that the network sees at once. precision: abstain
+    where the calibration of the model does not promise it.
     """
 
     tasks: Sequence[Task]
@@ -52,11 +54,17 @@ class Labelling:
     top_k: int | None = None
     confined: bool = True
     batch_size: int = BATCH_SIZE
+    precision: float | None = None
+
+    @property
+    def num_ranked(self) -> int | None:
+        """Labels in the top-k column, None without it; an abstaining model names its candidate."""
+        return 1 if self.top_k is None and self.precision is not None else self.top_k
 
     @property
     def schema(self) -> pa.Schema:
         """The columns that labelling adds, in order."""
-        return output_schema(self.tasks, self.top_k)
+        return output_schema(self.tasks, self.num_ranked)
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,12 @@ class Tagger:
         image_root: str | Path = ".",
         top_k: int | None = None,
         columns: Columns = Columns(),
+        min_precision: float | None = None,
     ) -> pd.DataFrame:
         """`products` with the columns of the output added; index and order stay.
+
+        Args:
+            min_precision: abstain where the calibration does not promise it, 0..1.
 
         Raises:
             ModelError: a task that the model does not know.
@@ -109,7 +121,10 @@ class Tagger:
                 f"the DataFrame has neither column {columns.image!r} nor {columns.title!r}",
                 "rename its columns, or pass tagger.catalog.Columns",
             )
-        how = Labelling(chosen, Path(image_root), columns, top_k)
+        how = Labelling(
+            chosen, Path(image_root), columns, top_k, confined=True, precision=min_precision
+        )
+        check_precision(self.bundle, how)
         refuse_overwriting(list(map(str, products.columns)), how.schema, "the DataFrame")
         try:
             table = pa.Table.from_pandas(products[given], preserve_index=False)
@@ -264,33 +279,46 @@ def label(bundle: Bundle, products: Sequence[Product], how: Labelling) -> pa.Rec
     names = [task.name for task in bundle.config.tasks]
     for task in how.tasks:
         weights = output.modality_weights[:, names.index(task.name)]
-        arrays += task_columns(task, output, weights, answerable, how.top_k)
+        logits = output.logits[task.name].float()
+        arrays += task_columns(task, logits, weights, answerable, how, bundle.calibration)
     arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=how.schema)
 
 
 def task_columns(
-    task: Task, output: Output, weights: Tensor, answerable: np.ndarray, top_k: int | None
+    task: Task,
+    logits: Tensor,
+    weights: Tensor,
+    answerable: np.ndarray,
+    how: Labelling,
+    calibration: Calibration | None,
 ) -> list[pa.Array]:
     """label, confidence, image weight, text weight, status and, if asked for, the top k.
 
-    weights (n, 2) in the order image, text; a product that is not `answerable` (n,) gets nulls.
+    logits (n, labels), weights (n, 2) in the order image, text; a product that is not `answerable`
+    (n,) gets nulls, one below the threshold of its label gets no label.
     """
-    probabilities = output.logits[task.name].float().softmax(-1)
+    temperature = 1.0 if calibration is None else calibration.temperature(task.name)
+    top_k = how.num_ranked
     k = min(top_k or 1, len(task.labels))
-    confidences, label_ids = (t.cpu().numpy() for t in probabilities.topk(k, dim=-1))
+    ranking = (logits / temperature).softmax(-1).topk(k, dim=-1)
+    confidences, label_ids = (t.cpu().numpy() for t in ranking)
     absent = ~answerable
     labels = [task.labels[i] for i in label_ids[:, 0]]
+    unsure = np.zeros(len(labels), dtype=bool)
+    if how.precision is not None and calibration is not None:
+        threshold = calibration.threshold(task.name, how.precision)
+        unsure = confidences[:, 0] < np.array([threshold.of(label) for label in labels])
 
     def floats(values: np.ndarray) -> pa.Array:
         return pa.array(values.astype(np.float32), pa.float32(), mask=absent)
 
     columns = [
-        pa.array(labels, pa.string(), mask=absent),
+        pa.array(labels, pa.string(), mask=absent | unsure),
         floats(confidences[:, 0]),
         floats(weights[:, IMAGE].cpu().numpy()),
         floats(weights[:, TEXT].cpu().numpy()),
-        pa.array(np.where(answerable, "ok", "error"), pa.string()),
+        pa.array(np.where(absent, "error", np.where(unsure, "abstain", "ok")), pa.string()),
     ]
     if top_k is not None:
         ranked = [
@@ -323,6 +351,22 @@ def output_schema(tasks: Sequence[Task], top_k: int | None) -> pa.Schema:
         if top_k is not None:
             fields.append((f"{task.name}_top_k", _TOP_K))
     return pa.schema([*fields, (HASH_COLUMN, pa.string())])
+
+
+def check_precision(bundle: Bundle, how: Labelling) -> None:
+    """Raises:
+    UsageError: a precision is asked for that the model has no threshold for.
+    """
+    if how.precision is None:
+        return
+    if bundle.calibration is None:
+        names = ",".join(task.name for task in how.tasks)
+        raise UsageError(
+            f"{bundle.path.name} is not calibrated, so no precision can be promised",
+            f"calibrate it: tagger eval LABELLED --tasks {names} --model {bundle.path} --calibrate",
+        )
+    for task in how.tasks:
+        bundle.calibration.threshold(task.name, how.precision)
 
 
 def refuse_overwriting(existing: Sequence[str], new: pa.Schema, where: str) -> None:

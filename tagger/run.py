@@ -77,13 +77,14 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
     options = job.options
     _ = job.num_rows  # finds a CSV row that cannot be read before anything is written
     result = Result(Summary(options.tasks, options.columns.id))
+    directory = RunDirectory(job.directory, options.shard)
+    directory.sweep()
     if is_done(job) and not options.retry_failed:
         for batch in _batches(options.out, result.summary.columns):
             result.summary.add(batch)
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
-        directory = RunDirectory(job.directory, options.shard)
         with directory.open(job.fingerprint, options.overwrite):
             _Run(job, directory, result, progress).go()
     result.seconds = time.monotonic() - started
@@ -282,7 +283,7 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
-        same = ("model", "top-k", "device", "tagger", "torch")
+        same = ("model", "top-k", "minimum precision", "device", "tagger", "torch")
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]
         if differs:

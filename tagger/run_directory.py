@@ -154,11 +154,18 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Delete the directory: in one step under its name, then file by file."""
-        trash = self.path.with_name(f"{self.path.name}.removed")
-        shutil.rmtree(trash, ignore_errors=True)
-        os.replace(self.path, trash)
+        self.sweep()
+        os.replace(self.path, self._trash)
         sync_folder(self.path.parent)
-        shutil.rmtree(trash, ignore_errors=True)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Delete what a run left that was killed while it removed its directory."""
+        shutil.rmtree(self._trash, ignore_errors=True)
+
+    @property
+    def _trash(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.removed")
 
     def _read(self) -> Manifest:
         """Raises:

@@ -229,6 +229,24 @@ def test_finished_run_is_left_alone(tiny: Bundle, catalog: Path, tmp_path: Path,
     }
 
 
+@pytest.mark.parametrize("last_act", ["published", "renamed"])
+def test_kill_at_the_very_end_leaves_nothing_to_redo_and_nothing_behind(
+    tiny: Bundle, catalog: Path, tmp_path: Path, last_act: str
+) -> None:
+    out, store = tmp_path / "out.parquet", tmp_path / ".out.parquet.tagger"
+    interrupt(job(tiny, catalog, out), 69)
+    shutil.copytree(store, tmp_path / "copy")
+    run(job(tiny, catalog, out))
+    before = out.read_bytes()
+    name = store.name if last_act == "published" else f"{store.name}.removed"
+    shutil.move(tmp_path / "copy", tmp_path / name)
+    result = run(job(tiny, catalog, out))
+    assert result.finished
+    assert out.read_bytes() == before
+    assert result.stages.computed_rows <= NUM_ROWS % PART_ROWS
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_leftovers_of_a_killed_writer_disturb_nobody(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,234 @@
+"""Temperatures and thresholds: confidences that mean something, and precision that is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tagger.config import Frozen
+from tagger.errors import ModelError, UsageError
+from tagger.output import write_text
+
+FILE_NAME = "calibration.json"
+FORMAT_VERSION = 1
+PRECISIONS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
+"""Targets that thresholds are fitted for, each with its own promise."""
+DEFAULT_PRECISION = 0.9
+DELTA = 0.1
+"""Chance that a promise is broken."""
+
+GRID: NDArray[np.float64] = 1 / (1 + np.exp(-np.linspace(13.8, -2.2, 161)))
+"""Candidate thresholds, fixed before any data is seen: confidences from 0.999999 to 0.1, even
+in log-odds."""
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Threshold(Frozen, frozen=True, kw_only=True):
+    """What to publish of one task for one target precision.
+
+    A product is published if its confidence is at least `threshold` (for a label in `by_label`, at
+    least that); null publishes none. `num_products` were fitted on. `published`, of
+    `reported_products` others, had precision `reported_precision` (null if none was published).
+    """
+
+    precision: float
+    threshold: float | None
+    by_label: dict[str, float | None] = msgspec.field(default_factory=dict)
+    num_products: int
+    reported_products: int
+    published: int
+    reported_precision: float | None
+
+    def of(self, label: str) -> float:
+        """The confidence that a product of predicted `label` needs; infinite where none will do."""
+        needed = self.by_label.get(label, self.threshold)
+        return math.inf if needed is None else needed
+
+
+class TaskCalibration(Frozen, frozen=True, kw_only=True):
+    """`temperature` divides the logits of the task before the softmax."""
+
+    temperature: float
+    thresholds: tuple[Threshold, ...]
+
+
+class Calibration(Frozen, frozen=True, kw_only=True):
+    """calibration.json: per task, and what it was fitted on.
+
+    With probability 1 - `delta` over the draw of the `catalog` that it was fitted on, the precision
+    of what is published is at least the target, for products drawn as those were. `precision` is
+    the target that is meant where none is named.
+    """
+
+    format_version: int = FORMAT_VERSION
+    precision: float
+    catalog: str
+    catalog_sha256: str
+    weights_sha256: str
+    delta: float
+    tasks: dict[str, TaskCalibration]
+
+    def temperature(self, task: str) -> float:
+        """1 for a task that was not calibrated."""
+        return self.tasks[task].temperature if task in self.tasks else 1.0
+
+    def threshold(self, task: str, precision: float) -> Threshold:
+        """Raises:
+        UsageError: nothing was fitted for that task and precision; the message names what was.
+        """
+        fitted = self.tasks[task].thresholds if task in self.tasks else ()
+        for threshold in fitted:
+            if math.isclose(threshold.precision, precision, abs_tol=1e-9):
+                return threshold
+        known = ", ".join(f"{t.precision:g}" for t in fitted) or "none"
+        raise UsageError(
+            f"task {task!r} has no threshold for precision {precision:g}; there are: {known}",
+            "choose one of these, or fit it: "
+            f"tagger eval LABELLED --tasks {task} --calibrate --precision {precision:g}",
+        )
+
+
+def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
+    """The temperature that makes the labels likeliest (Guo et al. 2017, section 4.2).
+
+    Args:
+        logits: (n, labels).
+        truth: (n,) label ids; a negative one, unknown to the model, counts nothing.
+
+    Returns:
+        0.05 to 20; 1 where no product has a known label.
+    """
+    from scipy.optimize import minimize_scalar
+
+    known = truth >= 0
+    if not known.any():
+        return 1.0
+    kept, ids = logits[known], truth[known]
+
+    def cost(log_temperature: float) -> float:
+        scaled = kept / math.exp(log_temperature)
+        scaled = scaled - scaled.max(1, keepdims=True)
+        log_sum = np.log(np.exp(scaled).sum(1))
+        return float((log_sum - scaled[np.arange(len(ids)), ids]).mean())
+
+    found = minimize_scalar(cost, bounds=(math.log(0.05), math.log(20)), method="bounded")
+    return float(math.exp(found.x))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """(n,) each: the predicted label, its confidence in 0..1, and whether it is right; a product
+    whose true label the model does not know is not."""
+
+    predicted: NDArray[np.str_]
+    confidence: Floats
+    correct: Bools
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    def where(self, rows: Bools) -> Outcomes:
+        """The products of which `rows` (n,) is true."""
+        return Outcomes(self.predicted[rows], self.confidence[rows], self.correct[rows])
+
+
+def fit_threshold(guide: Outcomes, test: Outcomes, precision: float, delta: float) -> float | None:
+    """The lowest confidence from which on publishing keeps `precision`, with certainty 1 - `delta`.
+
+    Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: for one confidence of
+    GRID after the other, from high to low, the hypothesis that the precision of the products at or
+    above it is below the target is tested on `test` with the exact binomial tail, until a test
+    fails. The sequence starts where `guide`, drawn independently, makes the first test look
+    easiest (Laufer-Goldshtein et al. 2023 choose the sequence so), so that no test is wasted where
+    too few products are that sure. The promise holds for products drawn as those of `test` are;
+    neither the start nor the temperature may hang on `test`.
+
+    Returns:
+        A confidence, or None where no promise can be given: too few products, or too many wrong.
+    """
+    promising = _p_values(guide, precision)
+    start = len(GRID) - 1 - int(np.argmin(promising[::-1]))  # the lowest of equally good ones
+    rejected = _p_values(test, precision)[start:] <= delta
+    count = len(rejected) if rejected.all() else int(np.argmin(rejected))
+    return float(GRID[start + count - 1]) if count else None
+
+
+def _p_values(outcomes: Outcomes, precision: float) -> Floats:
+    """Per confidence of GRID: how likely as many right ones are, were the precision `precision`."""
+    from scipy.stats import binom
+
+    order = np.argsort(-outcomes.confidence, kind="stable")
+    right = np.concatenate([[0], np.cumsum(outcomes.correct[order])])
+    published = np.searchsorted(-outcomes.confidence[order], -GRID, side="right")
+    p_values: Floats = binom.sf(right[published] - 1, published, precision)
+    return p_values
+
+
+def products_needed(precision: float, delta: float) -> int:
+    """Products that must be published, all of them right, before anything can be promised."""
+    return math.ceil(math.log(delta) / math.log(precision))
+
+
+def fit_by_label(
+    guide: Outcomes, test: Outcomes, precision: float, delta: float
+) -> tuple[float | None, dict[str, float | None]]:
+    """A threshold for all other labels, and one for each predicted label with enough products.
+
+    Each keeps `precision` on its own; `delta` is shared among them, so that all do together. Which
+    labels have enough is decided by `guide` alone.
+    """
+    names, counts = np.unique(guide.predicted, return_counts=True)
+    needed = products_needed(precision, delta / (len(names) + 1))
+    size = len(test) / max(1, len(guide))
+    # Twice the least: with the least, one wrong product would leave a label without any answer.
+    groups = [str(n) for n, c in zip(names, counts, strict=True) if c * size >= 2 * needed]
+    share = delta / (len(groups) + 1)
+
+    def fit(label: str | None) -> float | None:
+        def mine(part: Outcomes) -> Outcomes:
+            names = part.predicted
+            return part.where(~np.isin(names, groups) if label is None else names == label)
+
+        return fit_threshold(mine(guide), mine(test), precision, share)
+
+    return fit(None), {label: fit(label) for label in groups}
+
+
+def read_calibration(directory: Path) -> Calibration | None:
+    """calibration.json of a model directory, None where there is none.
+
+    Raises:
+        ModelError: it is damaged, or of another format.
+    """
+    path = directory / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: {error}", "delete it, or calibrate again") from None
+    if calibration.format_version != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: format_version {calibration.format_version}, this tagger reads "
+            f"{FORMAT_VERSION}",
+            "upgrade tagger, or calibrate again",
+        )
+    bad = [n for n, t in calibration.tasks.items() if not 0 < t.temperature < math.inf]
+    if bad:
+        raise ModelError(f"{path}: temperature of {bad[0]!r} is not above 0", "calibrate again")
+    return calibration
+
+
+def write_calibration(calibration: Calibration, directory: Path) -> None:
+    """Raises:
+    OutputError: it cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(calibration), indent=2).decode()
+    write_text(directory / FILE_NAME, text + "\n")

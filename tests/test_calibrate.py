@@ -1,0 +1,160 @@
+"""Calibrating a model directory, and a predict that abstains by it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import tagger
+from tagger import bundle
+from tagger.bundle import WEIGHTS
+from tagger.calibrate import CalibrateOptions, calibrate
+from tagger.calibration import FILE_NAME, read_calibration, write_calibration
+from tagger.errors import ModelError, OtherRunError, UsageError
+from tagger.job import Job, JobOptions, parse_precision
+from tagger.run import run
+
+from .conftest import TASKS, MakeCatalog, random_titles
+
+NAMES = [task.name for task in TASKS]
+PRECISION = 0.9
+
+
+@pytest.fixture
+def feed(model_dir: Path, make_catalog: MakeCatalog) -> Path:
+    """2,000 products whose color is mostly what the model says, the less so the less sure it is;
+    the pattern is never."""
+    titles = [f"{title} {n % 7}" for n, title in enumerate(random_titles(2000, seed=3))]
+    path = make_catalog([{"title": title} for title in titles], "unlabelled.parquet")
+    said = tagger.load(model_dir).predict(pq.read_table(path).to_pandas())
+    rng = np.random.default_rng(0)
+    sure = said["color_confidence"].rank(pct=True).to_numpy()
+    right = rng.random(2000) < 0.7 + 0.3 * sure
+    wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
+    colors = [
+        label if hit else wrong[label]
+        for label, hit in zip(said["color_label"], right, strict=True)
+    ]
+    return make_catalog(
+        [
+            {"title": title, "color": color, "pattern": "Tartan"}
+            for title, color in zip(titles, colors, strict=True)
+        ],
+        "labelled.parquet",
+    )
+
+
+@pytest.fixture
+def calibrated(model_dir: Path, feed: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, calibrated on `feed`."""
+    copy = Path(shutil.copytree(model_dir, tmp_path / "calibrated"))
+    options = CalibrateOptions(feed, NAMES, precision=PRECISION)
+    write_calibration(calibrate(bundle.load(copy), options), copy)
+    return copy
+
+
+def test_thresholds_keep_their_promise_and_a_hopeless_task_gets_none(
+    calibrated: Path, feed: Path
+) -> None:
+    calibration = read_calibration(calibrated)
+    assert calibration is not None
+    color = calibration.threshold("color", PRECISION)
+    assert color.threshold is not None
+    assert color.published > 50
+    assert color.reported_precision is not None
+    assert color.reported_precision > PRECISION - 0.05
+    assert 500 < color.reported_products < 700
+    assert color.num_products + color.reported_products == 2000
+    assert all(t.threshold is None for t in calibration.tasks["pattern"].thresholds)
+    strict, lax = (calibration.threshold("color", p).threshold or 1 for p in (0.97, 0.8))
+    assert lax <= color.threshold <= strict
+
+
+def test_abstaining_keeps_the_candidate_and_its_confidence(
+    calibrated: Path, feed: Path, tmp_path: Path
+) -> None:
+    loaded = bundle.load(calibrated)
+    unlabelled = feed.with_name("unlabelled.parquet")
+    for name, precision in (("all", None), ("sure", PRECISION)):
+        options = JobOptions(unlabelled, NAMES, tmp_path / f"{name}.out", min_precision=precision)
+        run(Job(loaded, options))
+    everything = pq.read_table(tmp_path / "all.out").to_pandas()
+    sure = pq.read_table(tmp_path / "sure.out").to_pandas()
+    assert loaded.calibration is not None
+    threshold = loaded.calibration.threshold("color", PRECISION).threshold or 1
+    published = sure["color_status"] == "ok"
+    assert published.sum() > 100
+    assert ((sure["color_confidence"] >= threshold) == published).all()
+    assert set(sure["color_status"]) == {"ok", "abstain"}
+    assert (sure["color_label"].notna() == published).all()
+    assert (sure["color_confidence"] == everything["color_confidence"]).all()
+    assert (everything["color_label"] == [k[0]["label"] for k in sure["color_top_k"]]).all()
+    assert set(sure["pattern_status"]) == {"abstain"}
+
+
+def test_temperature_changes_confidences_but_no_label(
+    calibrated: Path, model_dir: Path, feed: Path
+) -> None:
+    frame = pq.read_table(feed.with_name("unlabelled.parquet")).to_pandas()
+    plain = tagger.load(model_dir).predict(frame, ["color"])
+    scaled = tagger.load(calibrated).predict(frame, ["color"])
+    assert (plain["color_label"] == scaled["color_label"]).all()
+    assert not np.allclose(plain["color_confidence"], scaled["color_confidence"])
+
+
+def test_calibration_of_other_weights_is_refused(calibrated: Path, model_dir: Path) -> None:
+    content = bytearray((calibrated / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (calibrated / WEIGHTS).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{FILE_NAME} belongs to other weights"):
+        bundle.load(calibrated)
+
+
+def test_calibration_is_part_of_the_hash_of_the_model(
+    calibrated: Path, model_dir: Path, feed: Path, tmp_path: Path
+) -> None:
+    assert bundle.load(calibrated).sha256 != bundle.load(model_dir).sha256
+    out = tmp_path / "out.parquet"
+    run(Job(bundle.load(calibrated), JobOptions(feed, ["color"], out)))
+    with pytest.raises(OtherRunError, match=r"minimum precision was None, is 0\.9"):
+        run(Job(bundle.load(calibrated), JobOptions(feed, ["color"], out, min_precision=0.9)))
+
+
+def test_precision_is_asked_of_a_calibrated_model_only(
+    tiny: bundle.Bundle, calibrated: Path, feed: Path, tmp_path: Path
+) -> None:
+    options = JobOptions(feed, ["color"], tmp_path / "out.parquet", min_precision=0.9)
+    with pytest.raises(UsageError, match="is not calibrated") as caught:
+        Job(tiny, options)
+    assert "--calibrate" in caught.value.hint
+    other = JobOptions(feed, ["color"], tmp_path / "out.parquet", min_precision=0.91)
+    with pytest.raises(UsageError, match=r"no threshold for precision 0\.91; there are: 0\.8, "):
+        Job(bundle.load(calibrated), other)
+
+
+def test_default_precision_is_that_of_the_calibration(
+    tiny: bundle.Bundle, model_dir: Path, feed: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
+    options = CalibrateOptions(feed, ["color"], precision=0.87)
+    write_calibration(calibrate(bundle.load(copy), options), copy)
+    assert parse_precision("default", bundle.load(copy)) == 0.87
+    assert parse_precision("0.95", bundle.load(copy)) == 0.95
+    assert parse_precision(None, tiny) is None
+
+
+@pytest.mark.parametrize("text", ["0", "1", "95", "-0.5", "high", "nan", ""])
+def test_precision_that_is_none_is_a_usage_error(tiny: bundle.Bundle, text: str) -> None:
+    with pytest.raises(UsageError, match="--min-precision"):
+        parse_precision(text, tiny)
+
+
+def test_per_label_thresholds_are_those_of_the_labels(model_dir: Path, feed: Path) -> None:
+    options = CalibrateOptions(feed, ["color"], precision=0.8, by_label=True)
+    fitted = calibrate(bundle.load(model_dir), options).threshold("color", 0.8)
+    assert fitted.by_label
+    assert set(fitted.by_label) <= set(TASKS[0].labels)
