@@ -260,7 +260,11 @@ def evaluate(
     ] = False,
     precision: Annotated[
         float,
-        typer.Option(min=0.01, max=0.999, help="With --calibrate: precision to promise."),
+        typer.Option(
+            min=0.01,
+            max=0.999,
+            help="Target of recall at precision; with --calibrate, the precision to promise.",
+        ),
     ] = 0.9,
     delta: Annotated[
         float,
@@ -306,7 +310,14 @@ def evaluate(
         return
     with Bar("products") as bar:
         evaluation = evaluate_catalog(
-            bundle, catalog, names, Columns(image_column, title_column), image_root, limit, bar.move
+            bundle,
+            catalog,
+            names,
+            Columns(image_column, title_column),
+            image_root,
+            limit,
+            bar.move,
+            precision,
         )
     show_evaluation(evaluation)
     if json is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tagger.checkpoint import Epoch
     from tagger.evaluate import Evaluation
     from tagger.run import Estimate, Result
+    from tagger.scores import Score
     from tagger.train import TrainResult
     from tagger.training_data import Data
 
@@ -212,7 +213,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     measures = {
         "accuracy": "accuracy, %",
         "macro_f1": "macro-F1, %",
-        "recall_at_90_precision": "recall at 90% precision, %",
+        "recall_at_precision": f"recall at {percent(evaluation.precision)}% precision, %",
+        "calibration_error": "expected calibration error, %",
         "image_weight": "weight of the picture, %",
     }
     views = {view: name for view, name in views.items() if view in evaluation.scores}
@@ -222,15 +224,38 @@ def show_evaluation(evaluation: Evaluation) -> None:
             made.add_row(
                 task,
                 f"{both.num_products:,}",
-                *(percent(getattr(evaluation.scores[v][task], measure)) for v in views),
+                *(_with_interval(evaluation.scores[v][task], measure, v == "both") for v in views),
             )
         results.print(made)
+    _show_confusions(evaluation)
     for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
             say(
                 f"{sum(both.unknown_labels.values()):,} products have a {task} that the model does "
                 f"not know; they count as wrong: {listing(list(both.unknown_labels))}"
             )
+
+
+def _with_interval(score: Score, measure: str, wide: bool) -> str:
+    """A rate in percent; if `wide`, with the half-width of its bootstrap interval."""
+    ends = {"accuracy": score.accuracy_interval, "recall_at_precision": score.recall_interval}
+    interval = ends.get(measure)
+    text = percent(getattr(score, measure))
+    return f"{text} ±{50 * (interval[1] - interval[0]):.1f}" if interval and wide else text
+
+
+def _show_confusions(evaluation: Evaluation) -> None:
+    """What was most often taken for what, with picture and title."""
+    made = table("most frequent confusions", "task", "products")
+    made.add_column("of label")
+    made.add_column("taken for")
+    for task, score in evaluation.scores["both"].items():
+        for confusion in score.confusions[:3]:
+            made.add_row(
+                task, f"{confusion.count:,}", escape(confusion.truth), escape(confusion.predicted)
+            )
+    if made.row_count:
+        results.print(made)
 
 
 def show_calibration(calibration: Calibration, precision: float, directory: Path) -> None:

@@ -78,7 +78,22 @@ def test_labels_that_the_model_does_not_know_are_counted_and_wrong(
     assert score.unknown_labels == {"Mauve": 10, "Teal": 5}
     assert score.num_products == 15
     assert score.accuracy == 0
-    assert score.recall_at_90_precision == 0
+    assert score.recall_at_precision == 0
+
+
+def test_figures_of_a_task_fit_together(tiny: Bundle, catalog: Path) -> None:
+    score = evaluate_catalog(tiny, catalog, ["color"], precision=0.6).scores["both"]["color"]
+    assert score.accuracy is not None
+    assert score.accuracy_interval is not None
+    assert score.recall_interval is not None
+    assert score.accuracy_interval[0] <= score.accuracy <= score.accuracy_interval[1]
+    assert (score.recall_at_precision or 0) <= (score.coverage_at_precision or 0)
+    assert sum(label.support for label in score.labels.values()) == score.num_products == 40
+    hits = sum(label.recall * label.support for label in score.labels.values() if label.recall)
+    assert hits == pytest.approx(score.accuracy * 40)
+    assert all(c.truth != c.predicted for c in score.confusions)
+    assert 0 <= (score.calibration_error or 0) <= 1
+    assert 0 <= (score.brier or 0) <= 2
 
 
 def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:

@@ -7,7 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from tagger.metrics import accuracy, macro_f1, recall_at_precision
+from tagger.metrics import (
+    accuracy,
+    accuracy_interval,
+    calibration_error,
+    coverage_at_precision,
+    macro_f1,
+    per_label,
+    recall_at_precision,
+    recall_interval,
+    squared_error,
+)
 from tagger.tasks import UNKNOWN_LABEL
 
 
@@ -83,3 +93,68 @@ def test_no_product_has_no_score() -> None:
     nothing = np.zeros(0, np.int64)
     assert math.isnan(accuracy(nothing, nothing))
     assert math.isnan(macro_f1(nothing, nothing))
+
+
+def test_coverage_is_the_share_published_at_the_threshold_of_the_recall() -> None:
+    correct = np.array([True] * 9 + [False] + [True, False, False])
+    confidence = np.linspace(1, 0.1, 13)
+    assert recall_at_precision(correct, confidence, 0.9) == pytest.approx(10 / 13)
+    assert coverage_at_precision(correct, confidence, 0.9) == pytest.approx(11 / 13)
+    assert coverage_at_precision(~correct[:1], confidence[:1], 0.9) == 0
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
+        confidence = rng.random(size)
+        return rng.random(size) < 0.5 + 0.5 * confidence, confidence
+
+    truth = recall_at_precision(*draw(1_000_000), 0.9)
+    accuracies = recalls = 0
+    for _ in range(100):
+        correct, confidence = draw(1000)
+        low, high = accuracy_interval(correct)
+        accuracies += low <= 0.75 <= high
+        low, high = recall_interval(correct, confidence, 0.9)
+        recalls += low <= truth <= high
+    assert accuracies >= 88
+    assert recalls >= 80
+
+
+def test_interval_of_a_large_sample_is_narrow_and_ends_do_not_cross() -> None:
+    rng = np.random.default_rng(1)
+    correct, confidence = rng.random(5000) < 0.95, rng.random(5000)
+    for low, high in (accuracy_interval(correct), recall_interval(correct, confidence)):
+        assert 0 <= low <= high <= 1
+        assert high - low < 0.05
+    assert math.isnan(accuracy_interval(correct[:0])[0])
+    assert math.isnan(recall_interval(correct[:0], confidence[:0])[1])
+
+
+def test_calibration_error_is_zero_for_honest_and_the_gap_for_boasting_confidences() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.random(200_000)
+    honest = rng.random(200_000) < confidence
+    assert calibration_error(honest, confidence) < 0.01
+    assert calibration_error(np.zeros(10, bool), np.ones(10)) == 1
+    assert calibration_error(np.array([True, False]), np.array([0.9, 0.9])) == pytest.approx(0.4)
+    assert math.isnan(calibration_error(honest[:0], confidence[:0]))
+
+
+def test_squared_error_is_the_distance_to_the_truth() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    truth = np.array([0, 1, 2, UNKNOWN_LABEL])
+    expected = [0.3**2 + 0.2**2 + 0.1**2, 0.0, 1.0, 1.5]
+    assert squared_error(probabilities, truth) == pytest.approx(expected)
+
+
+def test_each_label_has_precision_recall_and_support() -> None:
+    truth = np.array(["red", "red", "red", "blue", "teal"])
+    predicted = np.array(["red", "red", "blue", "blue", ""])
+    assert per_label(truth, predicted) == {
+        "blue": (0.5, 1.0, 1),
+        "red": (1.0, pytest.approx(2 / 3), 3),
+        "teal": (None, 0.0, 1),
+    }
+    assert per_label(truth[:0], predicted[:0]) == {}
