@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,19 +23,15 @@ from tagger.calibration import (
     fit_threshold,
 )
 from tagger.catalog import Catalog, Columns, folder_of
-from tagger.pixel_cache import PixelCache
+from tagger.logits import Logits, collect_logits, softmax
 from tagger.products import Products, read_products
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
 from tagger.tasks import UNLABELED, Task
-from tagger.views import predict_views
 
-NUM_THREADS = 8
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
 of the search are fitted on. The thresholds are tested on what is left."""
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,8 @@ def calibrate(
     """
     tasks = [bundle.task(name) for name in options.tasks]
     products = read_products(options.catalog, options.columns, options.tasks, options.limit)
-    logits, answered = _logits(bundle, options, products, progress)
+    root = options.image_root or folder_of(options.catalog)
+    logits, answered = collect_logits(bundle, products, root, options.tasks, progress)
     reported, guiding = _parts(products)
     targets = sorted({*PRECISIONS, options.precision})
     fitted = {}
@@ -101,11 +97,9 @@ def outcomes_of(
     task: Task, logits: Logits, truth: NDArray[np.int64], temperature: float
 ) -> Outcomes:
     """What the model says of n products at `temperature`, and whether it is right."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
+    probabilities = softmax(logits, temperature)
     guess = logits.argmax(1)
-    confidence = scaled[np.arange(len(guess)), guess] / scaled.sum(1)
-    return Outcomes(np.array(task.labels)[guess], confidence, guess == truth)
+    return Outcomes(np.array(task.labels)[guess], probabilities.max(1), guess == truth)
 
 
 def _threshold(
@@ -155,26 +149,3 @@ def _parts(products: Products) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
     reported = choose(list(range(len(products))), REPORT_SHARE)
     return reported, choose(np.flatnonzero(~reported).tolist(), GUIDE_SHARE)
-
-
-def _logits(
-    bundle: Bundle,
-    options: CalibrateOptions,
-    products: Products,
-    progress: Callable[[int, int], None],
-) -> tuple[dict[str, Logits], NDArray[np.bool_]]:
-    """Per task (n, labels), and whether (n,) there was anything to answer from."""
-    root = options.image_root or folder_of(options.catalog)
-    collected: dict[str, list[Logits]] = {name: [] for name in options.tasks}
-    answered: list[NDArray[np.bool_]] = []
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
-        for rows, outputs in predict_views(
-            bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"], frozenset()
-        ):
-            output = outputs["both"]
-            for name in options.tasks:
-                collected[name].append(output.logits[name].cpu().numpy())
-            answered.append((output.modality_weights.sum((1, 2)) > 0).cpu().numpy())
-            progress(rows[-1] + 1, len(products))
-    return {n: np.concatenate(parts) for n, parts in collected.items()}, np.concatenate(answered)

@@ -276,11 +276,16 @@ def evaluate(
             "--per-label", help="With --calibrate: promise it for each label with enough products."
         ),
     ] = False,
+    label_issues: Annotated[
+        Path | None,
+        typer.Option(help="Write products whose label is probably wrong to this Parquet file."),
+    ] = None,
     limit: Limit = None,
     device: Device = None,
     image_root: ImageRoot = None,
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
+    id_column: IdColumn = "id",
 ) -> None:
     """Score a model on a labelled catalog, also with the picture or the title withheld."""
     from tagger.tasks import parse_names
@@ -293,13 +298,24 @@ def evaluate(
     from tagger.evaluate import evaluate_catalog, write_evaluation
 
     bundle = load(model, device).bundle
+    columns = Columns(image_column, title_column, id_column)
+    if label_issues is not None:
+        from tagger.console import show_label_issues
+        from tagger.label_issues import find_label_issues
+
+        with Bar("products") as bar:
+            found = find_label_issues(
+                bundle, catalog, names, label_issues, columns, image_root, limit, bar.move
+            )
+        show_label_issues(found, label_issues)
+        return
     if calibrate:
         _calibrate(
             bundle,
             CalibrateOptions(
                 catalog,
                 names,
-                Columns(image_column, title_column),
+                columns,
                 image_root,
                 precision,
                 delta,
@@ -313,7 +329,7 @@ def evaluate(
             bundle,
             catalog,
             names,
-            Columns(image_column, title_column),
+            columns,
             image_root,
             limit,
             bar.move,

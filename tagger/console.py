@@ -294,6 +294,13 @@ def show_calibration(calibration: Calibration, precision: float, directory: Path
     )
 
 
+def show_label_issues(found: Mapping[str, int], out: Path) -> None:
+    """How many labels are suspect, by task."""
+    for task, count in found.items():
+        say(f"{task}: {count:,} products whose label is probably wrong")
+    say(f"{out} ranks them, the surest first")
+
+
 def show_prediction(result: Result, out: Path) -> None:
     """How many rows, what was wrong with some, and where the result is."""
     summary = result.summary

@@ -18,11 +18,12 @@ _CATALOG = Path("the catalog")
 
 @dataclass(frozen=True)
 class Products:
-    """Columns of n products; None is an absent picture, title or label."""
+    """Columns of n products; None is an absent picture, title, label or id."""
 
     images: list[ImageSource]
     titles: list[str | None]
     labels: dict[str, list[str | None]] = field(default_factory=dict)
+    ids: list[str | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,6 +34,7 @@ class Products:
             [self.images[r] for r in rows],
             [self.titles[r] for r in rows],
             {task: [values[r] for r in rows] for task, values in self.labels.items()},
+            [self.ids[r] for r in rows] if self.ids else [],
         )
 
     def digest(self) -> str:
@@ -62,12 +64,14 @@ def read_products(
             f"{path} has no label column {missing[0]!r}; it has: {listing(catalog.schema.names)}",
             "labels are columns named after the task: name some of these with --tasks",
         )
-    table = catalog.read(list(dict.fromkeys([*inputs, *tasks])))
+    named = [columns.id] if columns.id in catalog.schema.names else []
+    table = catalog.read(list(dict.fromkeys([*inputs, *tasks, *named])))
     table = table if limit is None else table.slice(0, limit)
     return Products(
         image_sources(table, columns.image, path),
         titles_of(table, columns.title, path),
         {task: strings(table, task, path) for task in tasks},
+        strings(table, columns.id, path) if named else [None] * len(table),
     )
 
 

@@ -1,0 +1,95 @@
+"""Suspect labels: corrupted ones are found, and those of a good model on clean data are few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+import tagger
+from tagger.bundle import Bundle
+from tagger.errors import CatalogError
+from tagger.label_issues import SCHEMA, find_label_issues, suspect
+
+from .conftest import MakeCatalog, random_titles
+
+
+def noisy(
+    seed: int, flipped: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Probabilities of a fair model, labels of which some were flipped, and which those are."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 5, 3000)
+    logits = rng.normal(0, 1, (3000, 5))
+    logits[np.arange(3000), truth] += 4
+    powers = np.exp(logits)
+    flip = rng.random(3000) < flipped
+    given = np.where(flip, (truth + rng.integers(1, 5, 3000)) % 5, truth)
+    return powers / powers.sum(1, keepdims=True), given, flip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_most_flipped_labels_are_found_and_most_found_are_flipped(seed: int) -> None:
+    probabilities, given, flip = noisy(seed, 0.1)
+    found = suspect(probabilities, given)
+    assert flip[found.rows].mean() > 0.8
+    assert flip[found.rows].sum() > 0.8 * flip.sum()
+    half = len(found.rows) // 2
+    assert flip[found.rows[:half]].mean() >= flip[found.rows[half:]].mean()
+    assert (np.diff(found.margin) >= 0).all()
+    assert (found.suggested != given[found.rows]).all()
+
+
+def test_clean_labels_raise_few_suspicions() -> None:
+    probabilities, given, _ = noisy(0, 0.0)
+    assert len(suspect(probabilities, given).rows) < 0.05 * len(given)
+
+
+def test_products_without_a_known_label_are_not_judged() -> None:
+    probabilities, given, _ = noisy(0, 0.1)
+    given[::2] = -1
+    assert (suspect(probabilities, given).rows % 2 == 1).all()
+    assert len(suspect(probabilities, np.full(3000, -2)).rows) == 0
+
+
+def test_file_ranks_the_suspects_of_all_tasks(
+    tiny: Bundle, model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    path = make_catalog([{"title": title} for title in random_titles(300)], "plain.parquet")
+    said = tagger.load(model_dir).predict(pq.read_table(path).to_pandas())
+    colors = said["color_label"].tolist()
+    wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
+    rows = [
+        {
+            "id": f"sku{n}",
+            "title": said["title"][n],
+            "color": wrong[color] if n % 10 == 0 else color,
+            "pattern": "Tartan" if n % 2 else None,
+        }
+        for n, color in enumerate(colors)
+    ]
+    out = tmp_path / "issues.parquet"
+    counts = find_label_issues(tiny, make_catalog(rows), ["color", "pattern"], out)
+    table = pq.read_table(out)
+    assert table.schema.equals(SCHEMA)
+    assert counts["pattern"] == 0, "labels that the model does not know are not judged"
+    assert counts["color"] == table.num_rows
+    found = table.to_pylist()
+    hits = [row for row in found if (row["row"] - 1) % 10 == 0]
+    assert len(hits) >= 10
+    for row in found:
+        assert row["id"] == f"sku{row['row'] - 1}"
+        assert row["given_label"] == rows[row["row"] - 1]["color"]
+        assert row["suggested_label"] != row["given_label"]
+    assert [row["margin"] for row in found] == sorted(row["margin"] for row in found)
+
+
+def test_catalog_without_the_labels_is_refused(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    with pytest.raises(CatalogError, match="no label column 'color'"):
+        find_label_issues(tiny, make_catalog([{"title": "a"}]), ["color"], tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
