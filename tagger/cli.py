@@ -192,6 +192,12 @@ def predict(
             "--dry-run", help="Check everything on a sample, estimate time and size, write nothing."
         ),
     ] = False,
+    review: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write abstained and doubtful products to this .csv, or .json for Label Studio."
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write what the run did to this JSON file.")
     ] = None,
@@ -202,11 +208,14 @@ def predict(
 ) -> None:
     """Label a catalog: the same rows come out with a label and a confidence per task."""
     from tagger.catalog import Catalog, Columns
-    from tagger.console import Bar, set_style, show_estimate, show_prediction
+    from tagger.console import Bar, set_style, show_estimate, show_prediction, show_review
+    from tagger.review import check_review, write_review
     from tagger.run_directory import Shard
     from tagger.tasks import parse_names
 
     set_style(quiet, log_format is LogFormat.json)
+    if review is not None:
+        check_review(review)
     # The catalog is checked before the seconds that importing torch takes.
     names, part, source = parse_names(tasks), Shard.parse(shard), Catalog(catalog)
     from tagger import load
@@ -241,6 +250,11 @@ def predict(
     with Bar("products", sum(job.part_sizes.values())) as bar:
         result = run(job, bar.advance)
     show_prediction(result, options.out)
+    if review is not None and result.finished:
+        model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
+        show_review(
+            write_review(options.out, names, options.columns, review, model_version), review
+        )
     if report is not None:
         write_report(result.report(job), report)
 

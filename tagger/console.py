@@ -324,6 +324,11 @@ def show_prediction(result: Result, out: Path) -> None:
         say(f"{out}: {summary.num_rows:,} rows{kept}")
 
 
+def show_review(count: int, path: Path) -> None:
+    """How many products wait for a person."""
+    say(f"{path}: {count:,} products to look at, those that teach most first")
+
+
 def show_estimate(estimate: Estimate, out: Path) -> None:
     """What a dry run found, and what the whole run would take."""
     summary = estimate.sample

@@ -1,0 +1,163 @@
+"""What a person should look at: abstained and doubtful products, those that teach most first."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tagger.catalog import Catalog, Columns
+from tagger.errors import UsageError
+from tagger.output import write_text
+from tagger.previous import HASH_COLUMN
+
+DOUBTFUL = 0.5
+"""Below this confidence an answer is doubtful even where the model did not abstain."""
+MOST_ROWS = 10_000
+"""More than this nobody looks through; it also bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the model would say of one task of a product, and how sure it is."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A product to look at. `value` is what its labels would teach: the sum of 1 - confidence over
+    the tasks in doubt (least-confidence sampling, Lewis and Gale 1994)."""
+
+    row: int
+    input_hash: str
+    id: str | None
+    image: str | None
+    title: str | None
+    candidates: Mapping[str, Candidate]
+
+    @property
+    def value(self) -> float:
+        """0 to the number of tasks."""
+        return sum(1 - candidate.confidence for candidate in self.candidates.values())
+
+
+def check_review(path: Path) -> None:
+    """Raises:
+    UsageError: the file is neither .csv nor .json.
+    """
+    if path.suffix not in (".csv", ".json"):
+        raise UsageError(
+            f"--review {path}: it ends neither in .csv nor in .json",
+            "name a .csv for a spreadsheet, a .json for Label Studio",
+        )
+
+
+def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, model: str) -> int:
+    """Write the products of the output `out` that are worth a look to `path`; returns how many.
+
+    Of products with the same picture and title only the first stands there. JSON is Label Studio's
+    import format with predictions: one task per product, a `choices` result per task
+    of tagger, whose `from_name` is the task and whose `to_name` is `image`, or `title` for a
+    product without picture.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    # Rounded: the same product may differ in the last digits in two batches.
+    ranked = heapq.nlargest(
+        MOST_ROWS, _doubts(out, tasks, columns), key=lambda d: (round(d.value, 5), -d.row)
+    )
+    first = {doubt.input_hash: doubt for doubt in reversed(ranked)}
+    doubts = [doubt for doubt in ranked if first[doubt.input_hash] is doubt]
+    write_text(path, _csv(doubts, tasks) if path.suffix == ".csv" else _json(doubts, model))
+    return len(doubts)
+
+
+def _doubts(out: Path, tasks: Sequence[str], columns: Columns) -> Iterator[Doubt]:
+    row = 0
+    for batch in Catalog(out).batches(1024):
+        for product in batch.to_pylist():
+            row += 1
+            candidates = dict(_candidates(product, tasks))
+            if candidates:
+                yield Doubt(
+                    row,
+                    product[HASH_COLUMN],
+                    _text(product, columns.id),
+                    _text(product, columns.image),
+                    _text(product, columns.title),
+                    candidates,
+                )
+
+
+def _candidates(
+    product: Mapping[str, Any], tasks: Sequence[str]
+) -> Iterator[tuple[str, Candidate]]:
+    for task in tasks:
+        status, confidence = product[f"{task}_status"], product[f"{task}_confidence"]
+        if status == "error":
+            continue
+        label = product[f"{task}_label"]
+        if status == "abstain":
+            ranked = product[f"{task}_top_k"]
+            # A CSV output holds the ranking as JSON.
+            ranked = msgspec.json.decode(ranked) if isinstance(ranked, str) else ranked
+            label = ranked[0]["label"]
+        if status == "abstain" or float(confidence) < DOUBTFUL:
+            yield task, Candidate(str(label), float(confidence))
+
+
+def _text(product: Mapping[str, Any], column: str) -> str | None:
+    value = product.get(column)
+    return str(value) if isinstance(value, (str, int)) else None
+
+
+def _csv(doubts: Sequence[Doubt], tasks: Sequence[str]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    header = [f"{task}_{end}" for task in tasks for end in ("candidate", "confidence")]
+    writer.writerow(["row", "id", "image", "title", "value", *header])
+    for doubt in doubts:
+        cells: list[object] = []
+        for task in tasks:
+            candidate = doubt.candidates.get(task)
+            cells += [candidate.label, f"{candidate.confidence:.4f}"] if candidate else ["", ""]
+        writer.writerow(
+            [doubt.row, doubt.id, doubt.image, doubt.title, f"{doubt.value:.4f}", *cells]
+        )
+    return sink.getvalue()
+
+
+def _json(doubts: Sequence[Doubt], model: str) -> str:
+    document = [
+        {
+            "data": {"row": d.row, "id": d.id, "image": d.image, "title": d.title},
+            "predictions": [
+                {
+                    "model_version": model,
+                    "score": min(c.confidence for c in d.candidates.values()),
+                    "result": [
+                        {
+                            "id": task,
+                            "from_name": task,
+                            "to_name": "title" if d.image is None else "image",
+                            "type": "choices",
+                            "value": {"choices": [candidate.label]},
+                            "score": candidate.confidence,
+                        }
+                        for task, candidate in d.candidates.items()
+                    ],
+                }
+            ],
+        }
+        for d in doubts
+    ]
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"

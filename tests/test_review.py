@@ -1,0 +1,124 @@
+"""Review lists: who is on them, in which order, in both formats."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tagger import bundle
+from tagger.calibration import Calibration, TaskCalibration, Threshold, write_calibration
+from tagger.catalog import Catalog, Columns
+from tagger.errors import UsageError
+from tagger.job import Job, JobOptions
+from tagger.review import DOUBTFUL, check_review, write_review
+from tagger.run import run
+
+from .conftest import MakeCatalog, mixed_rows
+
+NUM_ROWS = 60
+
+
+@pytest.fixture
+def careful(model_dir: Path, tmp_path: Path) -> bundle.Bundle:
+    """The tiny model with a threshold of 0.7 for color."""
+    copy = Path(shutil.copytree(model_dir, tmp_path / "careful"))
+    threshold = Threshold(
+        precision=0.9,
+        threshold=0.7,
+        num_products=1,
+        reported_products=1,
+        published=0,
+        reported_precision=None,
+    )
+    task = TaskCalibration(temperature=1.0, thresholds=(threshold,))
+    calibration = Calibration(
+        precision=0.9,
+        catalog="a",
+        catalog_sha256="",
+        weights_sha256=bundle.file_digest(copy / bundle.WEIGHTS),
+        delta=0.1,
+        tasks={"color": task},
+    )
+    write_calibration(calibration, copy)
+    return bundle.load(copy)
+
+
+@pytest.fixture(params=["out.parquet", "out.csv", "out"])
+def output(
+    careful: bundle.Bundle,
+    make_catalog: MakeCatalog,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Path:
+    """An output with abstentions, in each kind of file."""
+    rows = mixed_rows(tmp_path, NUM_ROWS)
+    rows += rows[:5]  # the same products once more
+    out = tmp_path / str(request.param)
+    run(Job(careful, JobOptions(make_catalog(rows), ["color"], out, min_precision=0.9)))
+    return out
+
+
+def in_doubt(output: Path) -> dict[int, float]:
+    """Row number and confidence of the products that the list should hold."""
+    seen: set[str] = set()
+    found = {}
+    for row, product in enumerate(Catalog(output).read(Catalog(output).schema.names).to_pylist()):
+        confidence = product["color_confidence"]
+        if product["color_status"] == "abstain" and product["input_hash"] not in seen:
+            seen.add(product["input_hash"])
+            found[row + 1] = float(confidence)
+    return found
+
+
+def test_csv_lists_every_doubtful_product_once_the_least_sure_first(
+    output: Path, tmp_path: Path
+) -> None:
+    expected = in_doubt(output)
+    path = tmp_path / "review.csv"
+    assert write_review(output, ["color"], Columns(), path, "m") == len(expected) > 5
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {int(row["row"]) for row in rows} == set(expected)
+    values = [float(row["value"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    for row in rows:
+        assert float(row["color_confidence"]) == pytest.approx(expected[int(row["row"])], abs=1e-3)
+        assert row["color_candidate"] in ("Red", "Green", "Blue")
+
+
+def test_json_is_what_label_studio_imports(output: Path, tmp_path: Path) -> None:
+    path = tmp_path / "review.json"
+    write_review(output, ["color"], Columns(), path, "fashion 1234")
+    tasks = json.loads(path.read_text())
+    assert len(tasks) == len(in_doubt(output))
+    for task in tasks:
+        assert set(task) == {"data", "predictions"}
+        (prediction,) = task["predictions"]
+        assert prediction["model_version"] == "fashion 1234"
+        (result,) = prediction["result"]
+        assert result["type"] == "choices"
+        assert result["from_name"] == "color"
+        assert result["to_name"] == ("image" if task["data"]["image"] else "title")
+        assert len(result["value"]["choices"]) == 1
+        assert 0 <= prediction["score"] == result["score"] <= 0.7
+
+
+def test_without_a_threshold_only_the_doubtful_are_listed(
+    tiny: bundle.Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    out, path = tmp_path / "out.parquet", tmp_path / "review.csv"
+    run(Job(tiny, JobOptions(make_catalog(mixed_rows(tmp_path, 60)), ["color"], out)))
+    write_review(out, ["color"], Columns(), path, "m")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(float(row["color_confidence"]) < DOUBTFUL for row in rows)
+
+
+def test_other_endings_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"review\.xlsx"):
+        check_review(Path("review.xlsx"))
