@@ -28,18 +28,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+RUNS, REPORTS = "Runs", "Messages and reports"
+"""Groups of options in the help of predict."""
+
 CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
 ]
 TasksOption = Annotated[str, typer.Option(help="Tasks separated by commas: color,pattern.")]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="Where image paths start.  [default: the catalog's folder]")
+    Path | None,
+    typer.Option(help="Where image paths start.", show_default="the catalog's folder"),
 ]
 ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
 IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
 Model = Annotated[str, typer.Option(help="Trained model: path or shelf name.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...  [default: a GPU if any]")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU if any")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
 
 
@@ -74,7 +80,7 @@ def train(
         str, typer.Option(help="Definition or trained model to start from: path or shelf name.")
     ] = DEFAULT_DEFINITION,
     validation: Annotated[
-        Path | None, typer.Option(help="Catalog to validate on.  [default: a tenth of CATALOG]")
+        Path | None, typer.Option(help="Catalog to validate on.", show_default="a tenth of CATALOG")
     ] = None,
     pretrained: Annotated[
         str | None,
@@ -136,8 +142,8 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A .parquet or .csv file; any other name is a directory of Parquet parts.  "
-            "[default: NAME.labeled.parquet]"
+            help="A .parquet or .csv file; any other name is a directory of Parquet parts.",
+            show_default="NAME.labeled.parquet",
         ),
     ] = None,
     top_k: Annotated[
@@ -163,47 +169,70 @@ def predict(
     title_column: TitleColumn = "title",
     id_column: IdColumn = "id",
     shard: Annotated[
-        str, typer.Option(help="i/n: label only the i-th of n shares of a directory of parts.")
+        str,
+        typer.Option(
+            help="i/n: label only the i-th of n shares of a directory of parts.",
+            rich_help_panel=RUNS,
+        ),
     ] = "1/1",
     incremental: Annotated[
         Path | None,
-        typer.Option(help="Earlier output: products that have not changed are carried over."),
+        typer.Option(
+            help="Earlier output: products that have not changed are carried over.",
+            rich_help_panel=RUNS,
+        ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Label again what failed in the output.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Label again what failed in the output.", rich_help_panel=RUNS
+        ),
     ] = False,
     max_failures: Annotated[
         str | None,
-        typer.Option(help="N or P%: publish nothing if more products fail."),
+        typer.Option(help="N or P%: publish nothing if more products fail.", rich_help_panel=RUNS),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output of another run.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the output of another run.", rich_help_panel=RUNS
+        ),
     ] = False,
     overwrite_own_columns: Annotated[
         bool,
         typer.Option(
             "--overwrite-own-columns",
             help="CATALOG is an output of tagger: replace the columns that tagger added.",
+            rich_help_panel=RUNS,
         ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check everything on a sample, estimate time and size, write nothing."
+            "--dry-run",
+            help="Check everything on a sample, estimate time and size, write nothing.",
+            rich_help_panel=RUNS,
         ),
     ] = False,
     review: Annotated[
         Path | None,
         typer.Option(
-            help="Write abstained and doubtful products to this .csv, or .json for Label Studio."
+            help="Write abstained and doubtful products to this .csv, or .json for Label Studio.",
+            rich_help_panel=REPORTS,
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write what the run did to this JSON file.")
+        Path | None,
+        typer.Option(help="Write what the run did to this JSON file.", rich_help_panel=REPORTS),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=REPORTS)
+    ] = False,
     log_format: Annotated[
-        LogFormat, typer.Option(help="How messages on stderr look: for people or for programs.")
+        LogFormat,
+        typer.Option(
+            help="How messages on stderr look: for people or for programs.", rich_help_panel=REPORTS
+        ),
     ] = LogFormat.text,
 ) -> None:
     """Label a catalog: the same rows come out with a label and a confidence per task."""
