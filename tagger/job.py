@@ -18,9 +18,9 @@ import torch
 from tagger.bundle import Bundle
 from tagger.calibration import DEFAULT_PRECISION
 from tagger.catalog import Catalog, Columns
+from tagger.columns import BATCH_SIZE, Labelling, check_precision, refuse_overwriting
 from tagger.errors import OutputError, UsageError
 from tagger.output import check_types
-from tagger.predict import BATCH_SIZE, Labelling, check_precision, refuse_overwriting
 from tagger.products import input_columns
 from tagger.run_directory import Fingerprint, Shard
 from tagger.version import __version__

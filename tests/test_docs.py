@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from tagger import errors
 from tagger.bundle import shelf
 from tagger.cli import app
+from tagger.columns import output_schema
 from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.images import IMAGE_STATUSES
-from tagger.predict import output_schema
 from tagger.preprocess import TITLE_STATUSES
 from tagger.tasks import Task
 

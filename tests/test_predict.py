@@ -17,10 +17,11 @@ import torch
 import tagger
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
+from tagger.columns import Labelling
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
 from tagger.job import Job, JobOptions
-from tagger.predict import Labelling, Product, label, label_batches
+from tagger.predict import Product, label, label_batches
 from tagger.run import run
 from tagger.version import __version__
 
