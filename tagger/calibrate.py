@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tagger.answers import Logits, collect_answers, softmax
 from tagger.bundle import WEIGHTS, Bundle, file_digest
 from tagger.calibration import (
     DEFAULT_PRECISION,
@@ -23,7 +24,6 @@ from tagger.calibration import (
     fit_threshold,
 )
 from tagger.catalog import Catalog, Columns, folder_of
-from tagger.logits import Logits, collect_logits, softmax
 from tagger.products import Products, read_products
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
@@ -65,17 +65,18 @@ def calibrate(
     tasks = [bundle.task(name) for name in options.tasks]
     products = read_products(options.catalog, options.columns, options.tasks, options.limit)
     root = options.image_root or folder_of(options.catalog)
-    logits, answered = collect_logits(bundle, products, root, options.tasks, progress)
+    answers = collect_answers(bundle, products, root, options.tasks, progress)
     reported, guiding = _parts(products)
     targets = sorted({*PRECISIONS, options.precision})
     fitted = {}
     for task in tasks:
         truth = np.array(task.label_ids(products.labels[task.name]))
-        known = (truth != UNLABELED) & answered
+        known = (truth != UNLABELED) & answers.answered
         parts = [known & guiding, known & ~guiding & ~reported, known & reported]
-        temperature = fit_temperature(logits[task.name][parts[0]], truth[parts[0]])
+        temperature = fit_temperature(answers.logits[task.name][parts[0]], truth[parts[0]])
         outcomes = [
-            outcomes_of(task, logits[task.name][rows], truth[rows], temperature) for rows in parts
+            outcomes_of(task, answers.logits[task.name][rows], truth[rows], temperature)
+            for rows in parts
         ]
         fitted[task.name] = TaskCalibration(
             temperature=temperature,

@@ -323,6 +323,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Write products whose label is probably wrong to this Parquet file."),
     ] = None,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift",
+            help="Compare CATALOG, without labels, with what the model was fitted on; exit code 13 "
+            "if it has drifted.",
+        ),
+    ] = False,
     limit: Limit = None,
     device: Device = None,
     image_root: ImageRoot = None,
@@ -342,6 +350,15 @@ def evaluate(
 
     bundle = load(model, device).bundle
     columns = Columns(image_column, title_column, id_column)
+    if drift:
+        from tagger.console import show_drift
+        from tagger.drift import check_drift, find_drift
+
+        with Bar("products") as bar:
+            findings = find_drift(bundle, catalog, names, columns, image_root, limit, bar.move)
+        show_drift(findings)
+        check_drift(findings, catalog)
+        return
     if label_issues is not None:
         from tagger.console import show_label_issues
         from tagger.label_issues import find_label_issues
@@ -384,13 +401,21 @@ def evaluate(
 
 
 def _calibrate(bundle: Bundle, options: CalibrateOptions) -> None:
+    from tagger import load
     from tagger.calibrate import calibrate
     from tagger.calibration import write_calibration
+    from tagger.catalog import folder_of
     from tagger.console import Bar, show_calibration
+    from tagger.drift import profile_of, write_profile
+    from tagger.products import read_products
 
     with Bar("products") as bar:
         calibration = calibrate(bundle, options, bar.move)
     write_calibration(calibration, bundle.path)
+    calibrated = load(bundle.path, str(bundle.device)).bundle
+    products = read_products(options.catalog, options.columns, [], options.limit)
+    root = options.image_root or folder_of(options.catalog)
+    write_profile(profile_of(calibrated, products, root, options.tasks), bundle.path)
     show_calibration(calibration, options.precision, bundle.path)
 
 

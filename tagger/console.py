@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tagger.calibration import Calibration
     from tagger.checkpoint import Epoch
+    from tagger.drift import Finding
     from tagger.evaluate import Evaluation
     from tagger.run import Estimate, Result
     from tagger.scores import Score
@@ -292,6 +293,24 @@ def show_calibration(calibration: Calibration, precision: float, directory: Path
         f"{directory} is calibrated; next: tagger predict CATALOG --tasks "
         f"{','.join(calibration.tasks)} --model {directory} --min-precision {precision:g}"
     )
+
+
+def show_drift(findings: Sequence[Finding]) -> None:
+    """What was compared, the largest distance first."""
+    made = table("drift", "compared", "distance")
+    made.add_column("before")
+    made.add_column("now")
+    made.add_column("verdict")
+    for finding in findings:
+        verdict = "[bold red]drifted[/]" if finding.drifted else "alike"
+        made.add_row(
+            escape(finding.what),
+            f"{finding.distance:.3f}",
+            escape(finding.before),
+            escape(finding.now),
+            verdict,
+        )
+    results.print(made)
 
 
 def show_label_issues(found: Mapping[str, int], out: Path) -> None:

@@ -11,7 +11,8 @@
     |-- LockedError       9   another run is writing the same output
     |-- CatalogChangedError  10  the catalog was written to during the run
     |-- TooManyFailuresError 11  more products failed than --max-failures allows
-    `-- OtherRunError     12   the output holds another run: other input, model or options
+    |-- OtherRunError     12   the output holds another run: other input, model or options
+    `-- DriftError        13   a feed is not like the products that the model was fitted on
 
 A signal ends a command with 128 + its number: SIGINT 130, SIGTERM 143, a closed pipe 141.
 Anything else that escapes is a bug and keeps its traceback (exit code 1).
@@ -80,6 +81,10 @@ class TooManyFailuresError(TaggerError):
 
 class OtherRunError(TaggerError):
     exit_code = 12
+
+
+class DriftError(TaggerError):
+    exit_code = 13
 
 
 class StoppedError(BaseException):

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tagger.answers import collect_answers, softmax
 from tagger.bundle import Bundle
 from tagger.catalog import Columns, folder_of
-from tagger.logits import collect_logits, softmax
 from tagger.output import ParquetOutput
 from tagger.products import Products, read_products
 from tagger.tasks import Task
@@ -92,14 +92,14 @@ def find_label_issues(
     known = [bundle.task(name) for name in tasks]
     products = read_products(catalog, columns, tasks, limit)
     root = image_root or folder_of(catalog)
-    logits, answered = collect_logits(bundle, products, root, tasks, progress)
+    answers = collect_answers(bundle, products, root, tasks, progress)
     counts: dict[str, int] = {}
     found: list[dict[str, object]] = []
     for task in known:
         temperature = bundle.calibration.temperature(task.name) if bundle.calibration else 1.0
-        probabilities = softmax(logits[task.name], temperature)
+        probabilities = softmax(answers.logits[task.name], temperature)
         given = np.array(task.label_ids(products.labels[task.name]))
-        suspicion = suspect(probabilities, np.where(answered, given, -1))
+        suspicion = suspect(probabilities, np.where(answers.answered, given, -1))
         counts[task.name] = len(suspicion.rows)
         found += _rows(task, products, probabilities, given, suspicion)
     found.sort(key=lambda row: float(str(row["margin"])))

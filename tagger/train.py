@@ -22,6 +22,7 @@ from tagger.config import DEFAULT_DEFINITION, Config, Training
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition
 from tagger.device import choose_device
+from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError
 from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
@@ -118,8 +119,17 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     card = write_card(options.command, config, model, data, history, best, seconds)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
+    write_own_profile(options, data, device)
     checkpoint.remove(options.out)
     return result
+
+
+def write_own_profile(options: TrainOptions, data: Data, device: torch.device) -> None:
+    """profile.json: what the validation products, which the model did not learn from, look like."""
+    trained = bundle.load(options.out, device)
+    root = image_roots(options)[1]
+    names = [task.name for task in data.tasks]
+    write_profile(profile_of(trained, data.validation, root, names), options.out)
 
 
 def override(training: Training, options: TrainOptions) -> Training:

@@ -17,6 +17,7 @@ from tagger.errors import (
     CatalogChangedError,
     CatalogError,
     DiskFullError,
+    DriftError,
     LockedError,
     ModelError,
     OtherRunError,
@@ -80,6 +81,7 @@ def test_every_error_class_has_its_exit_code() -> None:
         CatalogChangedError: 10,
         TooManyFailuresError: 11,
         OtherRunError: 12,
+        DriftError: 13,
     }
     assert set(TaggerError.__subclasses__()) == set(codes)
     for kind, code in codes.items():

@@ -195,6 +195,7 @@ def test_the_directory_is_complete_and_the_checkpoint_is_gone(options: TrainOpti
         "config.json",
         "learning_curve.png",
         "model.safetensors",
+        "profile.json",
         "tokenizer.json",
     ]
     modes = {path.stat().st_mode for path in options.out.iterdir()}

@@ -1,0 +1,80 @@
+"""A model's answers to a catalog in memory, with picture and title shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagger.bundle import Bundle
+from tagger.model import IMAGE, TEXT
+from tagger.pixel_cache import PixelCache
+from tagger.products import Products
+from tagger.views import predict_views
+
+NUM_THREADS = 8
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model says of n products: per task logits (n, labels) and the weight of the picture
+    (n,); has_image and has_title (n,) say what there was to answer from."""
+
+    logits: dict[str, Logits]
+    image_weights: dict[str, NDArray[np.float32]]
+    has_image: NDArray[np.bool_]
+    has_title: NDArray[np.bool_]
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """(n,) whether there was a picture or a title."""
+        return self.has_image | self.has_title
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        """(n,) whether there were both."""
+        return self.has_image & self.has_title
+
+
+def collect_answers(
+    bundle: Bundle,
+    products: Products,
+    root: Path,
+    tasks: Sequence[str],
+    progress: Callable[[int, int], None],
+) -> Answers:
+    """The answers to all `products`, which need no labels."""
+    names = [task.name for task in bundle.config.tasks]
+    logits: dict[str, list[Logits]] = {name: [] for name in tasks}
+    weights: list[NDArray[np.float32]] = []
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
+        for rows, outputs in predict_views(
+            bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"], frozenset()
+        ):
+            output = outputs["both"]
+            for name in tasks:
+                logits[name].append(output.logits[name].cpu().numpy())
+            weights.append(output.modality_weights.cpu().numpy())
+            progress(rows[-1] + 1, len(products))
+    joined = np.concatenate(weights)
+    # An absent modality weighs exactly 0, a present one never does.
+    return Answers(
+        {name: np.concatenate(parts) for name, parts in logits.items()},
+        {name: joined[:, names.index(name), IMAGE] for name in tasks},
+        joined[:, 0, IMAGE] > 0,
+        joined[:, 0, TEXT] > 0,
+    )
+
+
+def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
+    """(n, labels) probabilities at `temperature`."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return probabilities

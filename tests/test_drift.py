@@ -1,0 +1,104 @@
+"""Drift: another half of the same feed is alike, a changed one is not, and cron can tell."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tagger import bundle
+from tagger.bundle import Bundle
+from tagger.catalog import Columns
+from tagger.drift import (
+    FILE_NAME,
+    Finding,
+    check_drift,
+    compare,
+    find_drift,
+    profile_of,
+    read_profile,
+    write_profile,
+)
+from tagger.errors import DriftError, ModelError
+from tagger.products import read_products
+
+from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles
+
+NAMES = [task.name for task in TASKS]
+
+
+@pytest.fixture
+def known(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> Bundle:
+    """The tiny model with the profile of 400 products, of which a fifth has a picture."""
+    copy = Path(shutil.copytree(model_dir, tmp_path / "known"))
+    loaded = bundle.load(copy)
+    path = make_catalog(feed(tmp_path, 400, seed=1), "known.parquet")
+    products = read_products(path, Columns(), [])
+    write_profile(profile_of(loaded, products, tmp_path, NAMES), copy)
+    return loaded
+
+
+def feed(folder: Path, count: int, seed: int) -> list[Row]:
+    pictures = [row["image"] for row in mixed_rows(folder, 8) if row["image"]]
+    return [
+        {"image": pictures[n % len(pictures)] if n % 5 == 0 else None, "title": title}
+        for n, title in enumerate(random_titles(count, seed))
+    ]
+
+
+def verdicts(findings: list[Finding]) -> set[str]:
+    return {finding.what for finding in findings if finding.drifted}
+
+
+def test_more_of_the_same_feed_is_alike(
+    known: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    path = make_catalog(feed(tmp_path, 300, seed=2))
+    findings = find_drift(known, path, NAMES)
+    assert verdicts(findings) == set()
+    assert len(findings) == 3 + 3 * len(NAMES)
+    check_drift(findings, path)
+
+
+def test_feed_of_other_labels_has_drifted(known: Bundle, make_catalog: MakeCatalog) -> None:
+    path = make_catalog([{"title": f"red shirt {n}", "image": None} for n in range(300)])
+    findings = find_drift(known, path, NAMES)
+    assert "color: labels" in verdicts(findings)
+    with pytest.raises(DriftError, match=r"has drifted: .* before, .* now, and \d+ more") as caught:
+        check_drift(findings, path)
+    assert caught.value.exit_code == 13
+
+
+def test_feed_without_pictures_and_with_unknown_words_has_drifted(
+    known: Bundle, make_catalog: MakeCatalog
+) -> None:
+    rows: list[Row] = [
+        {"title": t.replace("r", "rx").replace("b", "qb"), "image": None}
+        for t in random_titles(300, 3)
+    ]
+    found = verdicts(find_drift(known, make_catalog(rows), NAMES))
+    assert {"products without picture", "pieces that a word is cut into"} <= found
+
+
+def test_few_products_are_no_evidence(known: Bundle, make_catalog: MakeCatalog) -> None:
+    findings = find_drift(known, make_catalog([{"title": "red shirt"}] * 3), NAMES)
+    assert not {w for w in verdicts(findings) if w.endswith("labels")}
+
+
+def test_a_profile_is_like_itself(known: Bundle) -> None:
+    profile = read_profile(known.path)
+    assert all(finding.distance == 0 for finding in compare(profile, profile))
+
+
+def test_missing_or_damaged_profile_names_the_repairing_command(
+    known: Bundle, make_catalog: MakeCatalog
+) -> None:
+    path = make_catalog([{"title": "red"}])
+    (known.path / FILE_NAME).write_text("{")
+    with pytest.raises(ModelError, match=FILE_NAME):
+        find_drift(known, path, NAMES)
+    (known.path / FILE_NAME).unlink()
+    with pytest.raises(ModelError, match="to compare with") as caught:
+        find_drift(known, path, NAMES)
+    assert "--calibrate" in caught.value.hint
