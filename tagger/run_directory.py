@@ -212,7 +212,10 @@ def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunErro
         f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}"
         for name in names
     ]
-    difference = "; ".join(shown) or "with the same input, model and options"
+    if not theirs:
+        difference = "nothing in it says what run it is of"
+    else:
+        difference = "; ".join(shown) or "with the same input, model and options"
     return OtherRunError(
         f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
     )

@@ -346,7 +346,7 @@ def test_file_that_is_there_already_is_kept_unless_overwriting_is_asked(
 ) -> None:
     out = tmp_path / name
     out.write_bytes(b"mine")
-    with pytest.raises(OtherRunError, match="is there already"):
+    with pytest.raises(OtherRunError, match="is there already: nothing in it says"):
         run(job(tiny, catalog, out))
     assert out.read_bytes() == b"mine"
     assert run(job(tiny, catalog, out, overwrite=True)).finished
