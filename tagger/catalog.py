@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tagger.errors import CatalogChangedError, CatalogError, closest, listing
 
-CSV_BLOCK_BYTES = 4 << 20
+CSV_BLOCK_BYTES = 1 << 20
 READ_BUFFER_BYTES = 1 << 20
 
 
@@ -45,7 +46,7 @@ class Catalog:
         self._state = self._read_state()
         try:
             self.schema: pa.Schema = (
-                self._open_csv().schema if not self._parts else pq.read_schema(self._parts[0])
+                pq.read_schema(self._parts[0]) if self._parts else self._csv_schema()
             )
             names = self.schema.names
             self._check_parts()
@@ -128,7 +129,9 @@ class Catalog:
             CatalogError: the file is damaged, or changed its columns between two parts.
         """
         try:
-            source = self._parquet_batches(batch_rows, start) if self._parts else self._open_csv()
+            source = (
+                self._parquet_batches(batch_rows, start) if self._parts else self._csv_batches()
+            )
             skip = 0 if self._parts else start
             for batch in source:
                 first = min(skip, batch.num_rows)
@@ -157,18 +160,27 @@ class Catalog:
                         start -= first
                         yield batch.slice(first)
 
-    def _open_csv(self) -> pa_csv.CSVStreamingReader:
-        with pa.OSFile(str(self.path)) as file:
+    def _csv_schema(self) -> pa.Schema:
+        with open(self.path, "rb") as file:
+            return self._open_csv(file).schema
+
+    def _csv_batches(self) -> Iterator[pa.RecordBatch]:
+        # A Python file, because of Arrow's own ones it reads 32 blocks ahead.
+        with open(self.path, "rb") as file:
+            yield from self._open_csv(file)
+
+    def _open_csv(self, file: BinaryIO) -> pa_csv.CSVStreamingReader:
+        with open(self.path, "rb") as again:
             header = pa_csv.open_csv(
-                file,
-                read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+                again,
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
                 parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             ).schema.names
         # A blank line is a row only where a row is a single field.
         parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(header) > 1)
         return pa_csv.open_csv(
-            str(self.path),
-            read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+            file,
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
             parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in header},
@@ -189,6 +201,9 @@ class Catalog:
     def _unreadable(self, error: Exception) -> CatalogError:
         reason = str(error).splitlines()[0]
         hint = "the file must be Parquet (.parquet) or UTF-8 CSV (.csv)"
+        if "straddl" in reason:
+            reason = f"a row of more than {CSV_BLOCK_BYTES:,} bytes"
+            hint = "check its quotes, or write the catalog as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
         return CatalogError(f"{self.path} cannot be read: {reason}", hint)

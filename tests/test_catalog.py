@@ -80,6 +80,13 @@ def test_csv_reads_with_any_newline_and_byte_order_mark(
     ]
 
 
+def test_csv_row_that_is_too_long_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, "title,n\n" + "x" * (3 * CSV_BLOCK_BYTES) + ",1\n")
+    with pytest.raises(CatalogError, match="a row of more than") as caught:
+        rows_of(path)
+    assert "Parquet" in caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["image,title\na.jpg,größe\n", "image,größe\na.jpg,b\n"])
 def test_csv_that_is_not_utf8_is_refused_with_the_repairing_command(
     tmp_path: Path, text: str
