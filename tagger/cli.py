@@ -86,10 +86,6 @@ def train(
         str | None,
         typer.Option(help="Tower weights: an open_clip tag, a .pt or .safetensors file."),
     ] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(help="Trained model whose answers are learned too; may be repeated."),
-    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     lr: Annotated[
@@ -119,7 +115,6 @@ def train(
         image_root,
         Columns(image_column, title_column),
         pretrained,
-        teacher or (),
         epochs,
         batch_size,
         lr,

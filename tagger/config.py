@@ -128,7 +128,6 @@ class Training(Frozen, frozen=True):
     weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
     (0 none, 1 fully balanced; the mean weight of a product stays 1). With `accumulate` several
     batches make a step; each task's loss is a mean over the labelled products of its batch.
-    `distillation` is the share of the loss that follows the teachers, where there are any.
     """
 
     epochs: Positive = 10
@@ -144,7 +143,6 @@ class Training(Frozen, frozen=True):
     image_only_weight: Rate = 0.5
     title_only_weight: Rate = 0.5
     label_smoothing: Share = 0.0
-    distillation: Share = 0.5
     class_balance: Share = 0.1
     word_dropout: Share = 0.1
     scrub: Share = 0.3

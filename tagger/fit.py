@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,8 @@ from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
 from tagger.scrub import giveaways
 from tagger.tasks import UNLABELED
-from tagger.teacher import SoftTargets
 from tagger.tokenizer import Tokenizer
-from tagger.views import View, score_views
-
-Seen = tuple[View, float, Output]
-"""A view, its weight in the loss, and the model's answer to it."""
+from tagger.views import score_views
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with (step, total steps, running loss)."""
@@ -47,7 +43,6 @@ class Learner:
     products: Products
     pixels: PixelCache
     device: torch.device
-    soft: SoftTargets | None = None
 
     @property
     def num_batches(self) -> int:
@@ -126,10 +121,6 @@ def train_epoch(
         with training_precision(learner.device):
             outputs = _forward(learner, rows, words, generator)
             loss = multitask_loss(outputs, _targets(learner, rows), weights, training)
-            if learner.soft is not None:
-                share = training.distillation
-                taught = distillation_loss(outputs, learner.soft, rows)
-                loss = (1 - share) * loss + share * taught
         group = number - number % training.accumulate
         if loss.requires_grad:  # not where no product of the batch has a label
             (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
@@ -150,7 +141,7 @@ def train_epoch(
 
 
 def multitask_loss(
-    outputs: Sequence[Seen],
+    outputs: list[tuple[float, Output]],
     targets: dict[str, Tensor],
     weights: dict[str, Tensor],
     training: Training,
@@ -160,7 +151,7 @@ def multitask_loss(
     Each task's loss is the mean over its labelled products of the batch.
     """
     total = torch.zeros((), device=next(iter(targets.values())).device)
-    for _, share, output in outputs:
+    for share, output in outputs:
         # A product that lacks the modality of this output cannot be blamed for its answer.
         answerable = output.modality_weights.sum((1, 2)) > 0
         for name, logits in output.logits.items():
@@ -173,22 +164,6 @@ def multitask_loss(
                     ignore_index=UNLABELED,
                     label_smoothing=training.label_smoothing,
                 )
-    return total
-
-
-def distillation_loss(outputs: Sequence[Seen], soft: SoftTargets, rows: Sequence[int]) -> Tensor:
-    """Cross-entropy to the teachers' answers to the same view, summed as `multitask_loss` is.
-
-    Products that the teachers have no answer for count nothing; those without a label do count.
-    """
-    total = torch.zeros((), device=outputs[0][2].modality_weights.device)
-    for view, share, output in outputs:
-        for name, logits in output.logits.items():
-            target = soft[view][name][rows].to(logits)
-            answered = target.sum(1) > 0
-            if bool(answered.any()):
-                costs = -(target * logits.log_softmax(-1)).sum(1)
-                total = total + share * costs[answered].mean()
     return total
 
 
@@ -206,7 +181,7 @@ def label_weights(learner: Learner) -> dict[str, Tensor]:
 
 def _forward(
     learner: Learner, rows: list[int], words: list[frozenset[str]], generator: torch.Generator
-) -> list[Seen]:
+) -> list[tuple[float, Output]]:
     """Outputs with both modalities, with the picture alone and with the title alone."""
     model, training, device = learner.model, learner.training, learner.device
     batch = learner.products.take(rows)
@@ -216,11 +191,11 @@ def _forward(
     changed = augment_pixels(pixels, training, generator).to(device)
     image = model.encode_image(changed, present.to(device)) if bool(present.any()) else None
     text = model.encode_text(ids.to(device), mask.to(device))
-    outputs: list[Seen] = [("both", 1.0, model.fuse(image, text))]
+    outputs = [(1.0, model.fuse(image, text))]
     if training.image_only_weight and image is not None:
-        outputs.append(("image", training.image_only_weight, model.fuse(image, None)))
+        outputs.append((training.image_only_weight, model.fuse(image, None)))
     if training.title_only_weight:
-        outputs.append(("title", training.title_only_weight, model.fuse(None, text)))
+        outputs.append((training.title_only_weight, model.fuse(None, text)))
     return outputs
 
 

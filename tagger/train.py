@@ -28,7 +28,6 @@ from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import title_status
-from tagger.teacher import soft_targets
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
 from tagger.warm_start import start_model
@@ -49,7 +48,6 @@ class TrainOptions:
     image_root: Path | None = None
     columns: Columns = field(default_factory=Columns)
     pretrained: str | None = None
-    teachers: Sequence[str] = ()
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -106,9 +104,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             PixelCache(products.images, root, config.preprocess, pool)
             for products, root in zip((data.train, data.validation), roots, strict=True)
         ]
-        taught = [bundle.load(name, device) for name in options.teachers]
-        soft = soft_targets(taught, data.tasks, data.train, roots[0], pool) if taught else None
-        learner = Learner(model, tokenizer, training, data.train, caches[0], device, soft)
+        learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
         history, best = fit(
             learner, data.validation, caches[1], options.out, print_, monitor.step, monitor.epoch
@@ -194,7 +190,6 @@ def fingerprint(
         "training catalog": data.train.digest(),
         "validation catalog": data.validation.digest(),
         "start": f"{start} {options.pretrained}",
-        "teacher": " ".join(bundle.digest(bundle.resolve(name)) for name in options.teachers),
         "image root": " ".join(str(root.resolve()) for root in image_roots(options)),
         "version of tagger or torch": f"{__version__} {torch.__version__}",
     }

@@ -7,12 +7,11 @@ import torch
 
 from tagger.augment import augment_pixels, augment_titles
 from tagger.config import Training
-from tagger.fit import Seen, distillation_loss, multitask_loss
+from tagger.fit import multitask_loss
 from tagger.model import Output
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
 from tagger.tasks import UNLABELED
-from tagger.teacher import SoftTargets
 from tests.test_model import make_inputs, make_model
 
 RECIPE = Training(label_smoothing=0.0)
@@ -26,7 +25,7 @@ def output(logits: torch.Tensor, answerable: bool = True) -> Output:
 def loss(logits: torch.Tensor, target: list[int], answerable: bool = True) -> torch.Tensor:
     targets = {"color": torch.tensor(target)}
     weights = {"color": torch.ones(logits.shape[1])}
-    return multitask_loss([("both", 1.0, output(logits, answerable))], targets, weights, RECIPE)
+    return multitask_loss([(1.0, output(logits, answerable))], targets, weights, RECIPE)
 
 
 def test_products_without_a_label_change_neither_loss_nor_gradient() -> None:
@@ -47,22 +46,9 @@ def test_a_batch_without_any_label_or_answerable_product_costs_nothing() -> None
 def test_losses_add_over_tasks_and_views_with_their_weights() -> None:
     logits, target = torch.randn(5, 3), {"color": torch.tensor([0, 1, 2, 0, 1])}
     weights = {"color": torch.ones(3)}
-    one = multitask_loss([("both", 1.0, output(logits))], target, weights, RECIPE)
-    seen: list[Seen] = [("both", 1.0, output(logits)), ("image", 0.5, output(logits))]
-    both = multitask_loss(seen, target, weights, RECIPE)
+    one = multitask_loss([(1.0, output(logits))], target, weights, RECIPE)
+    both = multitask_loss([(1.0, output(logits)), (0.5, output(logits))], target, weights, RECIPE)
     torch.testing.assert_close(both, 1.5 * one)
-
-
-def test_distillation_pulls_towards_the_teacher_and_leaves_out_what_it_cannot_answer() -> None:
-    teacher = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
-    logits = torch.zeros(2, 3, requires_grad=True)
-    soft: SoftTargets = {"both": {"color": teacher.half()}}
-    cost = distillation_loss([("both", 1.0, output(logits))], soft, [2, 1])
-    assert float(cost.detach()) == pytest.approx(torch.tensor(3.0).log().item(), abs=1e-3)
-    cost.backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    torch.testing.assert_close(logits.grad[0], 1 / 3 - teacher[2], rtol=0, atol=1e-3)
-    assert bool((logits.grad[1] == 0).all())
 
 
 def test_augmented_pictures_keep_shape_range_and_mean_color() -> None:
