@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tagger.bundle import Bundle
-from tagger.model import IMAGE, TEXT
+from tagger.model import IMAGE, TEXT, Output
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
 from tagger.views import predict_views
@@ -41,35 +41,51 @@ class Answers:
         return self.has_image & self.has_title
 
 
+@dataclass(frozen=True)
+class Collector:
+    """Outputs of a model, batch by batch, of which the answers to `tasks` are kept."""
+
+    bundle: Bundle
+    tasks: Sequence[str]
+    _logits: dict[str, list[Logits]] = field(default_factory=dict)
+    _weights: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, output: Output) -> None:
+        """The output of the next batch."""
+        for name in self.tasks:
+            self._logits.setdefault(name, []).append(output.logits[name].cpu().numpy())
+        self._weights.append(output.modality_weights.cpu().numpy())
+
+    def answers(self) -> Answers:
+        """All that were added, at least one batch."""
+        names = [task.name for task in self.bundle.config.tasks]
+        weights = np.concatenate(self._weights)
+        # An absent modality weighs exactly 0, a present one never does.
+        return Answers(
+            {name: np.concatenate(parts) for name, parts in self._logits.items()},
+            {name: weights[:, names.index(name), IMAGE] for name in self.tasks},
+            weights[:, 0, IMAGE] > 0,
+            weights[:, 0, TEXT] > 0,
+        )
+
+
 def collect_answers(
     bundle: Bundle,
     products: Products,
     root: Path,
     tasks: Sequence[str],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Answers:
     """The answers to all `products`, which need no labels."""
-    names = [task.name for task in bundle.config.tasks]
-    logits: dict[str, list[Logits]] = {name: [] for name in tasks}
-    weights: list[NDArray[np.float32]] = []
+    collector = Collector(bundle, tasks)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
         for rows, outputs in predict_views(
             bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"], frozenset()
         ):
-            output = outputs["both"]
-            for name in tasks:
-                logits[name].append(output.logits[name].cpu().numpy())
-            weights.append(output.modality_weights.cpu().numpy())
+            collector.add(outputs["both"])
             progress(rows[-1] + 1, len(products))
-    joined = np.concatenate(weights)
-    # An absent modality weighs exactly 0, a present one never does.
-    return Answers(
-        {name: np.concatenate(parts) for name, parts in logits.items()},
-        {name: joined[:, names.index(name), IMAGE] for name in tasks},
-        joined[:, 0, IMAGE] > 0,
-        joined[:, 0, TEXT] > 0,
-    )
+    return collector.answers()
 
 
 def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:

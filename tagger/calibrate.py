@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Logits, collect_answers, softmax
+from tagger.answers import Answers, Logits, collect_answers, softmax
 from tagger.bundle import WEIGHTS, Bundle, file_digest
 from tagger.calibration import (
-    DEFAULT_PRECISION,
-    DELTA,
     PRECISIONS,
     Calibration,
     Outcomes,
@@ -23,8 +21,10 @@ from tagger.calibration import (
     fit_temperature,
     fit_threshold,
 )
-from tagger.catalog import Catalog, Columns, folder_of
-from tagger.products import Products, read_products
+from tagger.catalog import Catalog
+from tagger.config import DELTA, PRECISION
+from tagger.drift import Profile, profile_of
+from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
 from tagger.tasks import UNLABELED, Task
@@ -35,25 +35,24 @@ of the search are fitted on. The thresholds are tested on what is left."""
 
 
 @dataclass(frozen=True)
-class CalibrateOptions:
-    """What the command line says."""
+class Promise:
+    """`precision`, kept with probability 1 - `delta`: by all labels of a task together, or, where
+    there are enough products, by each label on its own."""
 
-    catalog: Path
-    tasks: Sequence[str]
-    columns: Columns = field(default_factory=Columns)
-    image_root: Path | None = None
-    precision: float = DEFAULT_PRECISION
+    precision: float = PRECISION
     delta: float = DELTA
     by_label: bool = False
-    limit: int | None = None
 
 
 def calibrate(
     bundle: Bundle,
-    options: CalibrateOptions,
+    source: ProductSource,
+    tasks: Sequence[str],
+    promise: Promise = Promise(),
     progress: Callable[[int, int], None] = lambda rows, total: None,
-) -> Calibration:
-    """Thresholds of each task for each of PRECISIONS and the one asked for.
+) -> tuple[Calibration, Profile]:
+    """Thresholds of each task for each of PRECISIONS and the one asked for; and what the products
+    look like to the model that they calibrate.
 
     The products are parted in three, near-duplicates on one side: one for the temperature and the
     start of the search, one for the tests behind the thresholds, one to report on.
@@ -62,35 +61,42 @@ def calibrate(
         ModelError: a task that the model does not know.
         CatalogError: a task that the catalog has no labels of, or see `Catalog`.
     """
-    tasks = [bundle.task(name) for name in options.tasks]
-    products = read_products(options.catalog, options.columns, options.tasks, options.limit)
-    root = options.image_root or folder_of(options.catalog)
-    answers = collect_answers(bundle, products, root, options.tasks, progress)
+    known = [bundle.task(name) for name in tasks]
+    products = source.read(tasks)
+    answers = collect_answers(bundle, products, source.root, tasks, progress)
     reported, guiding = _parts(products)
-    targets = sorted({*PRECISIONS, options.precision})
-    fitted = {}
-    for task in tasks:
-        truth = np.array(task.label_ids(products.labels[task.name]))
-        known = (truth != UNLABELED) & answers.answered
-        parts = [known & guiding, known & ~guiding & ~reported, known & reported]
-        temperature = fit_temperature(answers.logits[task.name][parts[0]], truth[parts[0]])
-        outcomes = [
-            outcomes_of(task, answers.logits[task.name][rows], truth[rows], temperature)
-            for rows in parts
-        ]
-        fitted[task.name] = TaskCalibration(
-            temperature=temperature,
-            thresholds=tuple(
-                _threshold(outcomes, target, options.delta, options.by_label) for target in targets
-            ),
-        )
-    return Calibration(
-        precision=options.precision,
-        catalog=options.catalog.name,
-        catalog_sha256=Catalog(options.catalog).sha256,
+    parts = (guiding, ~guiding & ~reported, reported)
+    calibration = Calibration(
+        precision=promise.precision,
+        catalog=source.path.name,
+        catalog_sha256=Catalog(source.path).sha256,
         weights_sha256=file_digest(bundle.path / WEIGHTS),
-        delta=options.delta,
-        tasks=fitted,
+        delta=promise.delta,
+        tasks={task.name: _fit(task, products, answers, parts, promise) for task in known},
+    )
+    calibrated = replace(bundle, calibration=calibration)
+    return calibration, profile_of(calibrated, products, answers, tasks)
+
+
+def _fit(
+    task: Task,
+    products: Products,
+    answers: Answers,
+    parts: Sequence[NDArray[np.bool_]],
+    promise: Promise,
+) -> TaskCalibration:
+    """`parts` are masks (n,): the products that guide, those that are tested on, those reported."""
+    truth = np.array(task.label_ids(products.labels[task.name]))
+    known = (truth != UNLABELED) & answers.answered
+    logits = answers.logits[task.name]
+    temperature = fit_temperature(logits[known & parts[0]], truth[known & parts[0]])
+    outcomes = [
+        outcomes_of(task, logits[rows & known], truth[rows & known], temperature) for rows in parts
+    ]
+    targets = sorted({*PRECISIONS, promise.precision})
+    return TaskCalibration(
+        temperature=temperature,
+        thresholds=tuple(_threshold(outcomes, target, promise) for target in targets),
     )
 
 
@@ -103,15 +109,13 @@ def outcomes_of(
     return Outcomes(np.array(task.labels)[guess], probabilities.max(1), guess == truth)
 
 
-def _threshold(
-    outcomes: Sequence[Outcomes], precision: float, delta: float, by_label: bool
-) -> Threshold:
+def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise) -> Threshold:
     guide, test, report = outcomes
     labels: dict[str, float | None] = {}
-    if by_label:
-        threshold, labels = fit_by_label(guide, test, precision, delta)
+    if promise.by_label:
+        threshold, labels = fit_by_label(guide, test, precision, promise.delta)
     else:
-        threshold = fit_threshold(guide, test, precision, delta)
+        threshold = fit_threshold(guide, test, precision, promise.delta)
     fitted = Threshold(
         precision=precision,
         threshold=threshold,
@@ -125,12 +129,8 @@ def _threshold(
     published = report.confidence >= needed
     if not published.any():
         return fitted
-    return Threshold(
-        precision=precision,
-        threshold=threshold,
-        by_label=labels,
-        num_products=len(guide) + len(test),
-        reported_products=len(report),
+    return msgspec.structs.replace(
+        fitted,
         published=int(published.sum()),
         reported_precision=float(report.correct[published].mean()),
     )

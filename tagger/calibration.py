@@ -18,9 +18,6 @@ FILE_NAME = "calibration.json"
 FORMAT_VERSION = 1
 PRECISIONS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
 """Targets that thresholds are fitted for, each with its own promise."""
-DEFAULT_PRECISION = 0.9
-DELTA = 0.1
-"""Chance that a promise is broken."""
 
 GRID: NDArray[np.float64] = 1 / (1 + np.exp(-np.linspace(13.8, -2.2, 161)))
 """Candidate thresholds, fixed before any data is seen: confidences from 0.999999 to 0.1, even

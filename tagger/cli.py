@@ -7,19 +7,20 @@ import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
-from tagger.errors import StoppedError, TaggerError
+from tagger.config import BATCH_SIZE, DEFAULT_DEFINITION, DEFAULT_MODEL, DELTA, PRECISION
+from tagger.errors import StoppedError, TaggerError, UsageError
 from tagger.version import __version__
 
 if TYPE_CHECKING:
     from tagger.bundle import Bundle
-    from tagger.calibrate import CalibrateOptions
+    from tagger.products import ProductSource
 
 app = typer.Typer(
     help="Label product catalogs from pictures and titles.",
@@ -28,8 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RUNS, REPORTS = "Runs", "Messages and reports"
-"""Groups of options in the help of predict."""
+RUNS, REPORTS, CALIBRATION = "Runs", "Messages and reports", "Calibration"
+"""Groups of options in the help."""
 
 CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
@@ -154,7 +155,7 @@ def predict(
     limit: Limit = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Products that the network sees at once.")
-    ] = 64,
+    ] = BATCH_SIZE,
     device: Device = None,
     image_root: ImageRoot = None,
     allow_outside_root: Annotated[
@@ -288,14 +289,6 @@ def evaluate(
     catalog: CatalogArgument,
     tasks: TasksOption,
     model: Model = DEFAULT_MODEL,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate",
-            help="Fit temperatures and thresholds on CATALOG, into the model directory.",
-        ),
-    ] = False,
     precision: Annotated[
         float,
         typer.Option(
@@ -303,27 +296,46 @@ def evaluate(
             max=0.999,
             help="Target of recall at precision; with --calibrate, the precision to promise.",
         ),
-    ] = 0.9,
+    ] = PRECISION,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    label_issues: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write products whose label is probably wrong to this Parquet file."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit temperatures and thresholds on CATALOG, into the model directory.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = False,
     delta: Annotated[
-        float,
-        typer.Option(min=1e-6, max=0.5, help="With --calibrate: chance of a broken promise."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=0.5,
+            help="Chance of a broken promise.",
+            show_default=str(DELTA),
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
     per_label: Annotated[
         bool,
         typer.Option(
-            "--per-label", help="With --calibrate: promise it for each label with enough products."
+            "--per-label",
+            help="Promise it for each label with enough products.",
+            rich_help_panel=CALIBRATION,
         ),
     ] = False,
-    label_issues: Annotated[
-        Path | None,
-        typer.Option(help="Write products whose label is probably wrong to this Parquet file."),
-    ] = None,
     drift: Annotated[
         bool,
         typer.Option(
             "--drift",
-            help="Compare CATALOG, without labels, with what the model was fitted on; exit code 13 "
-            "if it has drifted.",
+            help="Instead compare CATALOG, which needs no labels, with what the model was fitted "
+            "on; exit code 13 if it has drifted.",
         ),
     ] = False,
     limit: Limit = None,
@@ -337,81 +349,84 @@ def evaluate(
     from tagger.tasks import parse_names
 
     names = parse_names(tasks)
+    _refuse(drift and calibrate, "--drift", "--calibrate")
+    for option, given in (("--json", json), ("--label-issues", label_issues)):
+        _refuse(drift and given is not None, "--drift", option)
+        _refuse(calibrate and given is not None, "--calibrate", option)
+    if not calibrate and (delta is not None or per_label):
+        raise UsageError("--delta and --per-label say how to calibrate", "add --calibrate")
     from tagger import load
-    from tagger.calibrate import CalibrateOptions
     from tagger.catalog import Columns
-    from tagger.console import Bar, show_evaluation
-    from tagger.evaluate import evaluate_catalog, write_evaluation
+    from tagger.products import ProductSource
 
     bundle = load(model, device).bundle
     columns = Columns(image_column, title_column, id_column)
+    source = ProductSource(catalog, columns, image_root, limit)
     if drift:
-        from tagger.console import show_drift
-        from tagger.drift import check_drift, find_drift
+        _drift(bundle, source, names)
+    elif calibrate:
+        _calibrate(bundle, source, names, precision, delta or DELTA, per_label)
+    else:
+        _evaluate(bundle, source, names, precision, json, label_issues)
 
-        with Bar("products") as bar:
-            findings = find_drift(bundle, catalog, names, columns, image_root, limit, bar.move)
-        show_drift(findings)
-        check_drift(findings, catalog)
-        return
-    if label_issues is not None:
-        from tagger.console import show_label_issues
-        from tagger.label_issues import find_label_issues
 
-        with Bar("products") as bar:
-            found = find_label_issues(
-                bundle, catalog, names, label_issues, columns, image_root, limit, bar.move
-            )
-        show_label_issues(found, label_issues)
-        return
-    if calibrate:
-        _calibrate(
-            bundle,
-            CalibrateOptions(
-                catalog,
-                names,
-                columns,
-                image_root,
-                precision,
-                delta,
-                per_label,
-                limit,
-            ),
-        )
-        return
+def _refuse(both: bool, mode: str, option: str) -> None:
+    if both:
+        raise UsageError(f"{mode} and {option} are two different runs", "run one after the other")
+
+
+def _evaluate(
+    bundle: Bundle,
+    source: ProductSource,
+    tasks: Sequence[str],
+    precision: float,
+    json: Path | None,
+    issues: Path | None,
+) -> None:
+    from tagger.console import Bar, show_evaluation, show_label_issues
+    from tagger.evaluate import evaluate_catalog, write_evaluation
+    from tagger.label_issues import find_label_issues, write_label_issues
+
     with Bar("products") as bar:
-        evaluation = evaluate_catalog(
-            bundle,
-            catalog,
-            names,
-            columns,
-            image_root,
-            limit,
-            bar.move,
-            precision,
-        )
-    show_evaluation(evaluation)
+        done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
+    show_evaluation(done.figures)
     if json is not None:
-        write_evaluation(evaluation, bundle, json)
+        write_evaluation(done.figures, bundle, json)
+    if issues is not None:
+        found = find_label_issues(bundle, done.products, done.answers, tasks)
+        write_label_issues(found, bundle, done.products, issues)
+        show_label_issues(found, issues)
 
 
-def _calibrate(bundle: Bundle, options: CalibrateOptions) -> None:
-    from tagger import load
-    from tagger.calibrate import calibrate
+def _calibrate(
+    bundle: Bundle,
+    source: ProductSource,
+    tasks: Sequence[str],
+    precision: float,
+    delta: float,
+    per_label: bool,
+) -> None:
+    from tagger.calibrate import Promise, calibrate
     from tagger.calibration import write_calibration
-    from tagger.catalog import folder_of
     from tagger.console import Bar, show_calibration
-    from tagger.drift import profile_of, write_profile
-    from tagger.products import read_products
+    from tagger.drift import write_profile
 
     with Bar("products") as bar:
-        calibration = calibrate(bundle, options, bar.move)
+        promise = Promise(precision, delta, per_label)
+        calibration, profile = calibrate(bundle, source, tasks, promise, bar.move)
     write_calibration(calibration, bundle.path)
-    calibrated = load(bundle.path, str(bundle.device)).bundle
-    products = read_products(options.catalog, options.columns, [], options.limit)
-    root = options.image_root or folder_of(options.catalog)
-    write_profile(profile_of(calibrated, products, root, options.tasks), bundle.path)
-    show_calibration(calibration, options.precision, bundle.path)
+    write_profile(profile, bundle.path)
+    show_calibration(calibration, precision, bundle.path)
+
+
+def _drift(bundle: Bundle, source: ProductSource, tasks: Sequence[str]) -> None:
+    from tagger.console import Bar, show_drift
+    from tagger.drift import check_drift, find_drift
+
+    with Bar("products") as bar:
+        findings = find_drift(bundle, source, tasks, bar.move)
+    show_drift(findings)
+    check_drift(findings, source.path)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

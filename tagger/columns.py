@@ -13,12 +13,11 @@ from torch import Tensor
 from tagger.bundle import Bundle
 from tagger.calibration import Calibration
 from tagger.catalog import Columns
+from tagger.config import BATCH_SIZE
 from tagger.errors import CatalogError, UsageError
 from tagger.model import IMAGE, TEXT
 from tagger.previous import HASH_COLUMN
 from tagger.tasks import Task
-
-BATCH_SIZE = 64
 
 _TOP_K = pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))
 

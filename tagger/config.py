@@ -16,6 +16,12 @@ DEFAULT_MODEL = "fashion"
 """The trained model that `predict` and `eval` take when none is named."""
 DEFAULT_DEFINITION = "cma-clip-small"
 """The definition that `train` takes when none is named."""
+BATCH_SIZE = 64
+"""Products that the network sees at once in `predict`."""
+PRECISION = 0.9
+"""Target of `eval`: of its recall at precision, and of what `--calibrate` promises."""
+DELTA = 0.1
+"""Chance that a promise of `eval --calibrate` is broken."""
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]

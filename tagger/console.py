@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tagger.checkpoint import Epoch
     from tagger.drift import Finding
     from tagger.evaluate import Evaluation
+    from tagger.label_issues import Suspicion
     from tagger.run import Estimate, Result
     from tagger.scores import Score
     from tagger.train import TrainResult
@@ -313,10 +314,10 @@ def show_drift(findings: Sequence[Finding]) -> None:
     results.print(made)
 
 
-def show_label_issues(found: Mapping[str, int], out: Path) -> None:
+def show_label_issues(found: Mapping[str, Suspicion], out: Path) -> None:
     """How many labels are suspect, by task."""
-    for task, count in found.items():
-        say(f"{task}: {count:,} products whose label is probably wrong")
+    for task, suspicion in found.items():
+        say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
     say(f"{out} ranks them, the surest first")
 
 

@@ -9,14 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import collect_answers, softmax
+from tagger.answers import Answers, collect_answers, softmax
 from tagger.bundle import Bundle
-from tagger.catalog import Columns, folder_of
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
 from tagger.output import write_text
 from tagger.preprocess import title_status
-from tagger.products import Products, read_products
+from tagger.products import Products, ProductSource
 from tagger.tokenizer import Tokenizer
 
 FILE_NAME = "profile.json"
@@ -58,14 +57,9 @@ class Finding(Frozen, frozen=True):
 
 
 def profile_of(
-    bundle: Bundle,
-    products: Products,
-    root: Path,
-    tasks: Sequence[str],
-    progress: Callable[[int, int], None] = lambda rows, total: None,
+    bundle: Bundle, products: Products, answers: Answers, tasks: Sequence[str]
 ) -> Profile:
-    """The profile of `products`, which need no labels."""
-    answers = collect_answers(bundle, products, root, tasks, progress)
+    """The profile of `products`, which need no labels, and of the `answers` to them."""
     there = answers.answered
     profiles = {}
     for name in tasks:
@@ -127,14 +121,11 @@ def compare(before: Profile, now: Profile) -> list[Finding]:
 
 def find_drift(
     bundle: Bundle,
-    catalog: Path,
+    source: ProductSource,
     tasks: Sequence[str],
-    columns: Columns = Columns(),
-    image_root: Path | None = None,
-    limit: int | None = None,
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> list[Finding]:
-    """Compare `catalog` with the profile of the model.
+    """Compare the catalog at `source` with the profile of the model.
 
     Raises:
         ModelError: the model has no profile, or does not know a task.
@@ -142,9 +133,9 @@ def find_drift(
     """
     before = read_profile(bundle.path)
     known = [bundle.task(name).name for name in tasks]
-    products = read_products(catalog, columns, [], limit)
-    now = profile_of(bundle, products, image_root or folder_of(catalog), known, progress)
-    return compare(before, now)
+    products = source.read()
+    answers = collect_answers(bundle, products, source.root, known, progress)
+    return compare(before, profile_of(bundle, products, answers, known))
 
 
 def check_drift(findings: Sequence[Finding], catalog: Path) -> None:

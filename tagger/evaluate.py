@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from tagger.answers import NUM_THREADS, Answers, Collector
 from tagger.bundle import Bundle
-from tagger.calibration import DEFAULT_PRECISION
-from tagger.catalog import Columns, folder_of
-from tagger.config import Frozen
+from tagger.config import PRECISION, Frozen
 from tagger.errors import OutputError
 from tagger.metrics import Labels, squared_error
 from tagger.model import Output
 from tagger.pixel_cache import PixelCache
-from tagger.products import Products, read_products
-from tagger.scores import Answers, Score, score
+from tagger.products import Products, ProductSource
+from tagger.scores import Predictions, Score, score
 from tagger.scrub import giveaways
-from tagger.tasks import Task
 from tagger.version import __version__
 from tagger.views import NO_ANSWER, VIEWS, predict_views
 
-NUM_THREADS = 8
 SCRUBBED_TASKS = ("color", "pattern")
 """Tasks whose words the scrubbed view takes out of the titles: those that titles mostly name."""
 
@@ -37,45 +35,35 @@ class Evaluation(Frozen, frozen=True):
     scores: dict[str, dict[str, Score]]
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The figures, and what they were made of: the products and the answers to picture and title
+    together."""
+
+    figures: Evaluation
+    products: Products
+    answers: Answers
+
+
 def evaluate_catalog(
     bundle: Bundle,
-    catalog: Path,
+    source: ProductSource,
     tasks: Sequence[str],
-    columns: Columns = Columns(),
-    image_root: Path | None = None,
-    limit: int | None = None,
+    precision: float = PRECISION,
     progress: Callable[[int, int], None] = lambda rows, total: None,
-    precision: float = DEFAULT_PRECISION,
-) -> Evaluation:
+) -> Evaluated:
     """Every task in every view, in fp32; labels that the model does not know count as wrong.
 
-    `progress` is called with the number of rows done and of all. A product that a view leaves
-    without any modality has confidence 0.
+    The scrubbed view loses the words of SCRUBBED_TASKS; there is none if the model has no such. A
+    product that a view leaves without any modality has confidence 0. `progress` is called with the
+    number of rows done and of all.
 
     Raises:
         ModelError: a task that the model does not know.
         CatalogError: a task that the catalog has no labels of, or see `Catalog`.
     """
     known = [bundle.task(name) for name in tasks]
-    products = read_products(catalog, columns, tasks, limit)
-    root = image_root or folder_of(catalog)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
-        return evaluate(bundle, products, pixels, known, progress, precision)
-
-
-def evaluate(
-    bundle: Bundle,
-    products: Products,
-    pixels: PixelCache,
-    tasks: Sequence[Task],
-    progress: Callable[[int, int], None],
-    precision: float,
-) -> Evaluation:
-    """Score `tasks` on `products` in every view.
-
-    The scrubbed view loses the words of SCRUBBED_TASKS; there is none if the model has no such.
-    """
+    products = source.read(tasks)
     words = giveaways(
         label
         for task in bundle.config.tasks
@@ -83,33 +71,31 @@ def evaluate(
         for label in task.labels
     )
     views = [view for view in VIEWS if words or view != "scrubbed"]
-    answers = {view: {task.name: Answers() for task in tasks} for view in views}
-    names = [task.name for task in bundle.config.tasks]
-    truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in tasks}
-    calibration = bundle.calibration
-    for rows, outputs in predict_views(
-        bundle.model, bundle.tokenizer, products, pixels, bundle.device, views, words
-    ):
-        for view, output in outputs.items():
-            for name in truth:
-                temperature = 1.0 if calibration is None else calibration.temperature(name)
-                _collect(
-                    answers[view][name],
-                    output,
-                    name,
-                    names.index(name),
-                    temperature,
-                    truth[name][rows],
-                )
-        progress(rows[-1] + 1, len(products))
+    predictions = {view: {task.name: Predictions() for task in known} for view in views}
+    truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in known}
+    collector = Collector(bundle, tasks)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        preprocess = bundle.config.preprocess
+        pixels = PixelCache(products.images, source.root, preprocess, pool, max_bytes=0)
+        for rows, outputs in predict_views(
+            bundle.model, bundle.tokenizer, products, pixels, bundle.device, views, words
+        ):
+            collector.add(outputs["both"])
+            for view, output in outputs.items():
+                for name in truth:
+                    _collect(predictions[view][name], output, bundle, name, truth[name][rows])
+            progress(rows[-1] + 1, len(products))
     scores = {
         str(view): {
-            task.name: score(task, products.labels[task.name], answers[view][task.name], precision)
-            for task in tasks
+            task.name: score(
+                task, products.labels[task.name], predictions[view][task.name], precision
+            )
+            for task in known
         }
         for view in views
     }
-    return Evaluation(num_products=len(products), precision=precision, scores=scores)
+    figures = Evaluation(num_products=len(products), precision=precision, scores=scores)
+    return Evaluated(figures, products, collector.answers())
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:
@@ -132,14 +118,17 @@ def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None
 
 
 def _collect(
-    answers: Answers, output: Output, name: str, index: int, temperature: float, truth: Labels
+    predictions: Predictions, output: Output, bundle: Bundle, name: str, truth: Labels
 ) -> None:
+    """Add what `output` says of task `name`, whose true labels are `truth` (n,)."""
+    index = [task.name for task in bundle.config.tasks].index(name)
+    temperature = 1.0 if bundle.calibration is None else bundle.calibration.temperature(name)
     probabilities = (output.logits[name].double() / temperature).softmax(-1)
     confidence, label_ids = probabilities.max(-1)
     weights = output.modality_weights[:, index]
     answered = weights.sum(-1) > 0
     held = (probabilities * answered[:, None]).cpu().numpy()
-    answers.label_ids.append(label_ids.masked_fill(~answered, NO_ANSWER).cpu().numpy())
-    answers.confidences.append(confidence.masked_fill(~answered, 0).cpu().numpy())
-    answers.squared_errors.append(squared_error(held, truth))
-    answers.image_weights.append(weights[:, 0].double().cpu().numpy())
+    predictions.label_ids.append(label_ids.masked_fill(~answered, NO_ANSWER).cpu().numpy())
+    predictions.confidences.append(confidence.masked_fill(~answered, 0).cpu().numpy())
+    predictions.squared_errors.append(squared_error(held, truth))
+    predictions.image_weights.append(weights[:, 0].double().cpu().numpy())

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 
 from tagger.bundle import Bundle
-from tagger.calibration import DEFAULT_PRECISION
 from tagger.catalog import Catalog, Columns
-from tagger.columns import BATCH_SIZE, Labelling, check_precision, refuse_overwriting
+from tagger.columns import Labelling, check_precision, refuse_overwriting
+from tagger.config import BATCH_SIZE, PRECISION
 from tagger.errors import OutputError, UsageError
 from tagger.output import check_types
 from tagger.products import input_columns
@@ -245,7 +245,7 @@ def parse_precision(text: str | None, bundle: Bundle) -> float | None:
     if text == "default" and bundle.calibration is not None:
         return bundle.calibration.precision
     try:
-        value = None if text is None else DEFAULT_PRECISION if text == "default" else float(text)
+        value = None if text is None else PRECISION if text == "default" else float(text)
     except ValueError:
         value = math.nan
     if value is not None and not 0 < value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tagger.answers import collect_answers, softmax
+from tagger.answers import Answers, softmax
 from tagger.bundle import Bundle
-from tagger.catalog import Columns, folder_of
 from tagger.output import ParquetOutput
-from tagger.products import Products, read_products
-from tagger.tasks import Task
+from tagger.products import Products
 
 SCHEMA = pa.schema(
     [
@@ -36,10 +34,14 @@ probability, -1..1: the lower, the surer the model is that the label is wrong.""
 
 @dataclass(frozen=True)
 class Suspicion:
-    """(m,) each: products whose label is probably wrong, the surest first."""
+    """(m,) each: products whose label is probably wrong, the surest first; the label ids that they
+    were given and that the model suggests, with their probabilities, and the margin."""
 
     rows: NDArray[np.int64]
+    given: NDArray[np.int64]
     suggested: NDArray[np.int64]
+    given_probability: NDArray[np.float64]
+    suggested_probability: NDArray[np.float64]
     margin: NDArray[np.float64]
 
 
@@ -66,68 +68,59 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
     others[np.arange(len(rows)), given[rows]] = -1.0
     margin = own - others.max(1)
     order = np.argsort(margin, kind="stable")
-    return Suspicion(rows[order], counted[rows][order], margin[order])
+    rows, suggested = rows[order], counted[rows][order]
+    return Suspicion(
+        rows,
+        given[rows],
+        suggested,
+        own[order],
+        probabilities[rows, suggested],
+        margin[order],
+    )
 
 
 def find_label_issues(
-    bundle: Bundle,
-    catalog: Path,
-    tasks: Sequence[str],
-    out: Path,
-    columns: Columns = Columns(),
-    image_root: Path | None = None,
-    limit: int | None = None,
-    progress: Callable[[int, int], None] = lambda rows, total: None,
-) -> dict[str, int]:
-    """Write the suspects of all tasks to the Parquet file `out`, the surest first.
+    bundle: Bundle, products: Products, answers: Answers, tasks: Sequence[str]
+) -> dict[str, Suspicion]:
+    """The suspects of each task among `products`, to which the model gave `answers`."""
+    found = {}
+    for name in tasks:
+        temperature = 1.0 if bundle.calibration is None else bundle.calibration.temperature(name)
+        given = np.array(bundle.task(name).label_ids(products.labels[name]))
+        probabilities = softmax(answers.logits[name], temperature)
+        found[name] = suspect(probabilities, np.where(answers.answered, given, -1))
+    return found
 
-    Returns:
-        How many there are, by task.
+
+def write_label_issues(
+    found: Mapping[str, Suspicion], bundle: Bundle, products: Products, path: Path
+) -> None:
+    """The suspects of all tasks as Parquet, by SCHEMA, the surest first.
 
     Raises:
-        ModelError: a task that the model does not know.
-        CatalogError: a task that the catalog has no labels of, or see `Catalog`.
-        OutputError: `out` cannot be written.
+        OutputError: `path` cannot be written.
     """
-    known = [bundle.task(name) for name in tasks]
-    products = read_products(catalog, columns, tasks, limit)
-    root = image_root or folder_of(catalog)
-    answers = collect_answers(bundle, products, root, tasks, progress)
-    counts: dict[str, int] = {}
-    found: list[dict[str, object]] = []
-    for task in known:
-        temperature = bundle.calibration.temperature(task.name) if bundle.calibration else 1.0
-        probabilities = softmax(answers.logits[task.name], temperature)
-        given = np.array(task.label_ids(products.labels[task.name]))
-        suspicion = suspect(probabilities, np.where(answers.answered, given, -1))
-        counts[task.name] = len(suspicion.rows)
-        found += _rows(task, products, probabilities, given, suspicion)
-    found.sort(key=lambda row: float(str(row["margin"])))
-    with ParquetOutput(out, SCHEMA) as output:
-        output.write(pa.RecordBatch.from_pylist(found, SCHEMA))
-    return counts
+    rows = [row for name in found for row in _rows(name, found[name], bundle, products)]
+    rows.sort(key=lambda row: float(str(row["margin"])))
+    with ParquetOutput(path, SCHEMA) as output:
+        output.write(pa.RecordBatch.from_pylist(rows, SCHEMA))
 
 
 def _rows(
-    task: Task,
-    products: Products,
-    probabilities: NDArray[np.float64],
-    given: NDArray[np.int64],
-    suspicion: Suspicion,
+    name: str, suspicion: Suspicion, bundle: Bundle, products: Products
 ) -> list[dict[str, object]]:
+    labels = bundle.task(name).labels
     return [
         {
             "row": int(row) + 1,
             "id": products.ids[row],
             "title": products.titles[row],
-            "task": task.name,
-            "given_label": task.labels[given[row]],
-            "suggested_label": task.labels[suggested],
-            "given_probability": float(probabilities[row, given[row]]),
-            "suggested_probability": float(probabilities[row, suggested]),
-            "margin": float(margin),
+            "task": name,
+            "given_label": labels[suspicion.given[k]],
+            "suggested_label": labels[suspicion.suggested[k]],
+            "given_probability": float(suspicion.given_probability[k]),
+            "suggested_probability": float(suspicion.suggested_probability[k]),
+            "margin": float(suspicion.margin[k]),
         }
-        for row, suggested, margin in zip(
-            suspicion.rows, suspicion.suggested, suspicion.margin, strict=True
-        )
+        for k, row in enumerate(suspicion.rows)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tagger.catalog import Catalog, Columns, strings
+from tagger.catalog import Catalog, Columns, folder_of, strings
 from tagger.errors import CatalogError, listing
 from tagger.images import ImageSource
 
@@ -44,6 +44,26 @@ class Products:
         for column in columns:
             digest.update(repr(column).encode())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ProductSource:
+    """A catalog file with all that says how to read it; image paths start at `image_root`, or the
+    catalog's folder. At most `limit` rows."""
+
+    path: Path
+    columns: Columns = field(default_factory=Columns)
+    image_root: Path | None = None
+    limit: int | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where image paths start."""
+        return self.image_root or folder_of(self.path)
+
+    def read(self, tasks: Sequence[str] = ()) -> Products:
+        """The products, with the labels of `tasks`; raises as `read_products` does."""
+        return read_products(self.path, self.columns, tasks, self.limit)
 
 
 def read_products(

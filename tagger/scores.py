@@ -70,8 +70,8 @@ class Score(Frozen, frozen=True):
 
 
 @dataclass
-class Answers:
-    """Predictions of one task in one view, collected over batches; (n,) each once joined."""
+class Predictions:
+    """Of one task in one view, collected over batches; (n,) each once joined."""
 
     label_ids: list[NDArray[np.int64]] = field(default_factory=list)
     confidences: list[NDArray[np.float64]] = field(default_factory=list)
@@ -79,8 +79,10 @@ class Answers:
     image_weights: list[NDArray[np.float64]] = field(default_factory=list)
 
 
-def score(task: Task, labels: Sequence[str | None], answers: Answers, precision: float) -> Score:
-    """All figures of `answers` against `labels` (n,), None for an unlabelled product."""
+def score(
+    task: Task, labels: Sequence[str | None], predictions: Predictions, precision: float
+) -> Score:
+    """All figures of `predictions` against `labels` (n,), None for an unlabelled product."""
     truth = np.array(task.label_ids(labels))
     known = truth != UNLABELED
     if not known.any():
@@ -89,10 +91,10 @@ def score(task: Task, labels: Sequence[str | None], answers: Answers, precision:
     predicted, confidence, squared, weights = (
         np.concatenate(column)[known]
         for column in (
-            answers.label_ids,
-            answers.confidences,
-            answers.squared_errors,
-            answers.image_weights,
+            predictions.label_ids,
+            predictions.confidences,
+            predictions.squared_errors,
+            predictions.image_weights,
         )
     )
     named = np.array([label for label in labels if label is not None])

@@ -15,6 +15,7 @@ import msgspec
 import torch
 
 from tagger import bundle, checkpoint
+from tagger.answers import collect_answers
 from tagger.card import write_card
 from tagger.catalog import Columns, folder_of
 from tagger.checkpoint import Epoch
@@ -125,7 +126,8 @@ def write_own_profile(options: TrainOptions, data: Data, device: torch.device) -
     trained = bundle.load(options.out, device)
     root = image_roots(options)[1]
     names = [task.name for task in data.tasks]
-    write_profile(profile_of(trained, data.validation, root, names), options.out)
+    answers = collect_answers(trained, data.validation, root, names)
+    write_profile(profile_of(trained, data.validation, answers, names), options.out)
 
 
 def override(training: Training, options: TrainOptions) -> Training:

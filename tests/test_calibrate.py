@@ -12,10 +12,11 @@ import pytest
 import tagger
 from tagger import bundle
 from tagger.bundle import WEIGHTS
-from tagger.calibrate import CalibrateOptions, calibrate
+from tagger.calibrate import Promise, calibrate
 from tagger.calibration import FILE_NAME, read_calibration, write_calibration
 from tagger.errors import ModelError, OtherRunError, UsageError
 from tagger.job import Job, JobOptions, parse_precision
+from tagger.products import ProductSource
 from tagger.run import run
 
 from .conftest import TASKS, MakeCatalog, random_titles
@@ -52,8 +53,9 @@ def feed(model_dir: Path, make_catalog: MakeCatalog) -> Path:
 def calibrated(model_dir: Path, feed: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model, calibrated on `feed`."""
     copy = Path(shutil.copytree(model_dir, tmp_path / "calibrated"))
-    options = CalibrateOptions(feed, NAMES, precision=PRECISION)
-    write_calibration(calibrate(bundle.load(copy), options), copy)
+    promise = Promise(PRECISION)
+    calibration, _ = calibrate(bundle.load(copy), ProductSource(feed), NAMES, promise)
+    write_calibration(calibration, copy)
     return copy
 
 
@@ -140,8 +142,9 @@ def test_default_precision_is_that_of_the_calibration(
     tiny: bundle.Bundle, model_dir: Path, feed: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
-    options = CalibrateOptions(feed, ["color"], precision=0.87)
-    write_calibration(calibrate(bundle.load(copy), options), copy)
+    source = ProductSource(feed)
+    calibration, _ = calibrate(bundle.load(copy), source, ["color"], Promise(0.87))
+    write_calibration(calibration, copy)
     assert parse_precision("default", bundle.load(copy)) == 0.87
     assert parse_precision("0.95", bundle.load(copy)) == 0.95
     assert parse_precision(None, tiny) is None
@@ -154,7 +157,8 @@ def test_precision_that_is_none_is_a_usage_error(tiny: bundle.Bundle, text: str)
 
 
 def test_per_label_thresholds_are_those_of_the_labels(model_dir: Path, feed: Path) -> None:
-    options = CalibrateOptions(feed, ["color"], precision=0.8, by_label=True)
-    fitted = calibrate(bundle.load(model_dir), options).threshold("color", 0.8)
+    promise = Promise(0.8, by_label=True)
+    calibration, _ = calibrate(bundle.load(model_dir), ProductSource(feed), ["color"], promise)
+    fitted = calibration.threshold("color", 0.8)
     assert fitted.by_label
     assert set(fitted.by_label) <= set(TASKS[0].labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from tagger.errors import (
 )
 from tagger.version import __version__
 
-from .conftest import MakeCatalog, mixed_rows
+from .conftest import MakeCatalog, mixed_rows, random_titles
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,23 @@ def test_usage_errors_exit_with_2(run: Run, catalog: Path, model_dir: Path) -> N
     assert run(*given, "--tasks", "color", "--colour").code == 2
     assert run(*given, "--tasks", "color", "--top-k", "0").code == 2
     assert run("label").code == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--drift", "--calibrate"),
+        ("--drift", "--json", "figures.json"),
+        ("--calibrate", "--label-issues", "issues.parquet"),
+        ("--delta", "0.05"),
+        ("--per-label",),
+    ],
+)
+def test_options_of_eval_that_do_not_go_together_are_refused(
+    run: Run, catalog: Path, model_dir: Path, options: tuple[str, ...]
+) -> None:
+    given = ("eval", catalog, "--model", model_dir, "--tasks", "color")
+    check_error(run(*given, *options), 2, options[0])
 
 
 def test_catalog_errors_exit_with_3(run: Run, catalog: Path, model_dir: Path) -> None:
@@ -263,3 +281,26 @@ def test_module_runs_as_a_command(catalog: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_calibrated_model_abstains_in_predict_and_knows_its_own_feed(
+    run: Run, model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    titles = [f"{title} {n % 7}" for n, title in enumerate(random_titles(400))]
+    unlabelled = make_catalog([{"title": title} for title in titles], "unlabelled.parquet")
+    options = ("--tasks", "color", "--model", model)
+    assert run("predict", unlabelled, *options, "--out", tmp_path / "said.parquet").code == 0
+    labels = pq.read_table(tmp_path / "said.parquet").column("color_label").to_pylist()
+    right = [{"title": t, "color": c} for t, c in zip(titles, labels, strict=True)]
+    labelled = make_catalog(right, "labelled.parquet")
+    done = run("eval", labelled, *options, "--calibrate", "--precision", "0.8", "--delta", "0.05")
+    assert done.code == 0, done.stderr
+    assert "promised with certainty 95.0%" in done.stdout
+    sure = ("--out", tmp_path / "sure.parquet", "--min-precision", "default")
+    assert "coverage" not in run("predict", unlabelled, *options, *sure).stderr
+    assert run("eval", unlabelled, *options, "--drift").code == 0
+    alike = make_catalog([{"title": "red shirt"}] * 300, "other.parquet")
+    check_drifted = run("eval", alike, *options, "--drift")
+    assert check_drifted.code == 13
+    assert "has drifted" in check_drifted.stderr

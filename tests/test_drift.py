@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tagger import bundle
+from tagger.answers import collect_answers
 from tagger.bundle import Bundle
-from tagger.catalog import Columns
 from tagger.drift import (
     FILE_NAME,
     Finding,
@@ -21,7 +21,7 @@ from tagger.drift import (
     write_profile,
 )
 from tagger.errors import DriftError, ModelError
-from tagger.products import read_products
+from tagger.products import ProductSource
 
 from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles
 
@@ -34,8 +34,9 @@ def known(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> Bundle:
     copy = Path(shutil.copytree(model_dir, tmp_path / "known"))
     loaded = bundle.load(copy)
     path = make_catalog(feed(tmp_path, 400, seed=1), "known.parquet")
-    products = read_products(path, Columns(), [])
-    write_profile(profile_of(loaded, products, tmp_path, NAMES), copy)
+    products = ProductSource(path).read()
+    answers = collect_answers(loaded, products, tmp_path, NAMES)
+    write_profile(profile_of(loaded, products, answers, NAMES), copy)
     return loaded
 
 
@@ -55,7 +56,7 @@ def test_more_of_the_same_feed_is_alike(
     known: Bundle, make_catalog: MakeCatalog, tmp_path: Path
 ) -> None:
     path = make_catalog(feed(tmp_path, 300, seed=2))
-    findings = find_drift(known, path, NAMES)
+    findings = find_drift(known, ProductSource(path), NAMES)
     assert verdicts(findings) == set()
     assert len(findings) == 3 + 3 * len(NAMES)
     check_drift(findings, path)
@@ -63,7 +64,7 @@ def test_more_of_the_same_feed_is_alike(
 
 def test_feed_of_other_labels_has_drifted(known: Bundle, make_catalog: MakeCatalog) -> None:
     path = make_catalog([{"title": f"red shirt {n}", "image": None} for n in range(300)])
-    findings = find_drift(known, path, NAMES)
+    findings = find_drift(known, ProductSource(path), NAMES)
     assert "color: labels" in verdicts(findings)
     with pytest.raises(DriftError, match=r"has drifted: .* before, .* now, and \d+ more") as caught:
         check_drift(findings, path)
@@ -77,12 +78,13 @@ def test_feed_without_pictures_and_with_unknown_words_has_drifted(
         {"title": t.replace("r", "rx").replace("b", "qb"), "image": None}
         for t in random_titles(300, 3)
     ]
-    found = verdicts(find_drift(known, make_catalog(rows), NAMES))
+    found = verdicts(find_drift(known, ProductSource(make_catalog(rows)), NAMES))
     assert {"products without picture", "pieces that a word is cut into"} <= found
 
 
 def test_few_products_are_no_evidence(known: Bundle, make_catalog: MakeCatalog) -> None:
-    findings = find_drift(known, make_catalog([{"title": "red shirt"}] * 3), NAMES)
+    path = make_catalog([{"title": "red shirt"}] * 3)
+    findings = find_drift(known, ProductSource(path), NAMES)
     assert not {w for w in verdicts(findings) if w.endswith("labels")}
 
 
@@ -97,8 +99,8 @@ def test_missing_or_damaged_profile_names_the_repairing_command(
     path = make_catalog([{"title": "red"}])
     (known.path / FILE_NAME).write_text("{")
     with pytest.raises(ModelError, match=FILE_NAME):
-        find_drift(known, path, NAMES)
+        find_drift(known, ProductSource(path), NAMES)
     (known.path / FILE_NAME).unlink()
     with pytest.raises(ModelError, match="to compare with") as caught:
-        find_drift(known, path, NAMES)
+        find_drift(known, ProductSource(path), NAMES)
     assert "--calibrate" in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 
 from tagger.bundle import Bundle
 from tagger.catalog import Columns
+from tagger.config import PRECISION
 from tagger.errors import CatalogError, ModelError
 from tagger.evaluate import Evaluation, evaluate_catalog, write_evaluation
 from tagger.predict import Tagger
+from tagger.products import ProductSource
 from tests.conftest import MakeCatalog, mixed_rows
 
 LABELS = ("Blue", "Green", "Red")
@@ -34,6 +37,16 @@ def edited(catalog: Path, **columns: object) -> Path:
     return path
 
 
+def figures(
+    tiny: Bundle,
+    catalog: Path,
+    tasks: Sequence[str],
+    columns: Columns = Columns(),
+    precision: float = PRECISION,
+) -> Evaluation:
+    return evaluate_catalog(tiny, ProductSource(catalog, columns), tasks, precision).figures
+
+
 def accuracy(evaluation: Evaluation, view: str) -> float:
     return evaluation.scores[view]["color"].accuracy or 0.0
 
@@ -44,7 +57,7 @@ def test_accuracy_with_everything_is_that_of_the_predicted_labels(
     table = pd.read_parquet(catalog)
     predicted = Tagger(tiny).predict(table.drop(columns="color"), ["color"], catalog.parent)
     right = (predicted["color_label"] == table["color"]).mean()
-    evaluation = evaluate_catalog(tiny, catalog, ["color"])
+    evaluation = figures(tiny, catalog, ["color"])
     assert accuracy(evaluation, "both") == pytest.approx(right)
     assert evaluation.num_products == len(table)
 
@@ -54,8 +67,8 @@ def test_a_view_never_sees_what_it_withholds(
     tiny: Bundle, catalog: Path, view: str, column: str
 ) -> None:
     shuffled = pd.read_parquet(catalog)[column].to_numpy()[::-1]
-    one = evaluate_catalog(tiny, catalog, ["color"]).scores[view]
-    other = evaluate_catalog(tiny, edited(catalog, **{column: shuffled}), ["color"]).scores[view]
+    one = figures(tiny, catalog, ["color"]).scores[view]
+    other = figures(tiny, edited(catalog, **{column: shuffled}), ["color"]).scores[view]
     assert one["color"] == other["color"]
 
 
@@ -65,8 +78,8 @@ def test_scrubbed_titles_lose_the_words_of_colors_and_patterns_only(
     words = {"red", "blue", "green", "striped", "plain"}
     titles = [t or "" for t in pq.read_table(catalog).column("title").to_pylist()]
     bare = [" ".join(w for w in title.split() if w not in words) for title in titles]
-    scrubbed = evaluate_catalog(tiny, catalog, ["color"]).scores["scrubbed"]
-    by_hand = evaluate_catalog(tiny, edited(catalog, title=bare), ["color"]).scores["both"]
+    scrubbed = figures(tiny, catalog, ["color"]).scores["scrubbed"]
+    by_hand = figures(tiny, edited(catalog, title=bare), ["color"]).scores["both"]
     assert scrubbed == by_hand
 
 
@@ -74,7 +87,7 @@ def test_labels_that_the_model_does_not_know_are_counted_and_wrong(
     tiny: Bundle, catalog: Path
 ) -> None:
     labels = ["Mauve"] * 10 + ["Teal"] * 5 + [None] * 25
-    score = evaluate_catalog(tiny, edited(catalog, color=labels), ["color"]).scores["both"]["color"]
+    score = figures(tiny, edited(catalog, color=labels), ["color"]).scores["both"]["color"]
     assert score.unknown_labels == {"Mauve": 10, "Teal": 5}
     assert score.num_products == 15
     assert score.accuracy == 0
@@ -82,7 +95,7 @@ def test_labels_that_the_model_does_not_know_are_counted_and_wrong(
 
 
 def test_figures_of_a_task_fit_together(tiny: Bundle, catalog: Path) -> None:
-    score = evaluate_catalog(tiny, catalog, ["color"], precision=0.6).scores["both"]["color"]
+    score = figures(tiny, catalog, ["color"], precision=0.6).scores["both"]["color"]
     assert score.accuracy is not None
     assert score.accuracy_interval is not None
     assert score.recall_interval is not None
@@ -98,7 +111,7 @@ def test_figures_of_a_task_fit_together(tiny: Bundle, catalog: Path) -> None:
 
 def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:
     path = edited(catalog, color=[None] * 40)
-    score = evaluate_catalog(tiny, path, ["color"]).scores["both"]["color"]
+    score = figures(tiny, path, ["color"]).scores["both"]["color"]
     assert score.num_products == 0
     assert score.accuracy is None
 
@@ -106,7 +119,7 @@ def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) ->
 def test_the_json_says_what_was_measured_with_what(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
-    evaluation = evaluate_catalog(tiny, catalog, ["color"])
+    evaluation = figures(tiny, catalog, ["color"])
     write_evaluation(evaluation, tiny, tmp_path / "figures.json")
     document = json.loads((tmp_path / "figures.json").read_text())
     assert document["model_sha256"] == tiny.sha256
@@ -115,8 +128,8 @@ def test_the_json_says_what_was_measured_with_what(
 
 def test_unknown_tasks_and_missing_label_columns_are_said(tiny: Bundle, catalog: Path) -> None:
     with pytest.raises(ModelError, match="knows: 'color', 'pattern'"):
-        evaluate_catalog(tiny, catalog, ["style"])
+        figures(tiny, catalog, ["style"])
     with pytest.raises(CatalogError, match="no label column 'pattern'"):
-        evaluate_catalog(tiny, catalog, ["pattern"])
+        figures(tiny, catalog, ["pattern"])
     with pytest.raises(CatalogError, match="no column 'foto'"):
-        evaluate_catalog(tiny, catalog, ["color"], replace(Columns(), image="foto"))
+        figures(tiny, catalog, ["color"], replace(Columns(), image="foto"))

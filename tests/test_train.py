@@ -30,6 +30,7 @@ from tagger.config import (
 )
 from tagger.errors import OutputError, TrainingError, UsageError
 from tagger.evaluate import evaluate_catalog
+from tagger.products import ProductSource
 from tagger.train import TrainOptions, TrainResult, train
 from tagger.training_data import Data
 
@@ -122,7 +123,9 @@ def run(options: TrainOptions, monitor: Silent | None = None) -> TrainResult:
 
 def test_it_learns_each_task_from_the_modality_that_tells_it(options: TrainOptions) -> None:
     run(replace(options, epochs=12, batch_size=8))
-    scores = evaluate_catalog(load(options.out), options.catalog, ["color", "shape"]).scores
+    source = ProductSource(options.catalog)
+    done = evaluate_catalog(load(options.out), source, ["color", "shape"])
+    scores = done.figures.scores
     assert (scores["image"]["color"].accuracy or 0) > 0.85  # a tenth has no picture
     assert (scores["title"]["shape"].accuracy or 0) > 0.85  # an eleventh has no title
     assert (scores["title"]["color"].accuracy or 1) < 0.7
