@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tagger import calibration
 from tagger import tokenizer as tokens
-from tagger.calibration import Calibration
+from tagger.calibration import Calibration, Threshold
 from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
 from tagger.model import CMAClip
@@ -57,6 +57,14 @@ class Bundle:
                 "choose among these, or train a model on labels of that task",
             )
         return known[name]
+
+    def temperature(self, task: str) -> float:
+        """What divides the logits of `task` before the softmax: 1 for a task not calibrated."""
+        return 1.0 if self.calibration is None else self.calibration.temperature(task)
+
+    def threshold(self, task: str, precision: float) -> Threshold | None:
+        """What the calibration has for `precision`, if there is one and it has."""
+        return None if self.calibration is None else self.calibration.find(task, precision)
 
     @property
     def fixed_length(self) -> int | None:

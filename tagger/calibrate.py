@@ -125,8 +125,7 @@ def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise)
         published=0,
         reported_precision=None,
     )
-    needed = np.array([fitted.of(str(label)) for label in report.predicted], dtype=np.float64)
-    published = report.confidence >= needed
+    published = fitted.passes(report.predicted, report.confidence)
     if not published.any():
         return fitted
     return msgspec.structs.replace(

@@ -48,6 +48,12 @@ class Threshold(Frozen, frozen=True, kw_only=True):
         needed = self.by_label.get(label, self.threshold)
         return math.inf if needed is None else needed
 
+    def passes(self, predicted: NDArray[np.str_], confidence: Floats) -> Bools:
+        """(n,) whether each product is published."""
+        needed = np.array([self.of(str(label)) for label in predicted], dtype=np.float64)
+        passed: Bools = confidence >= needed
+        return passed
+
 
 class TaskCalibration(Frozen, frozen=True, kw_only=True):
     """`temperature` divides the logits of the task before the softmax."""
@@ -76,14 +82,20 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         """1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
 
+    def find(self, task: str, precision: float) -> Threshold | None:
+        """What was fitted for that task and precision, if anything was."""
+        fitted = self.tasks[task].thresholds if task in self.tasks else ()
+        near = (t for t in fitted if math.isclose(t.precision, precision, abs_tol=1e-9))
+        return next(near, None)
+
     def threshold(self, task: str, precision: float) -> Threshold:
         """Raises:
         UsageError: nothing was fitted for that task and precision; the message names what was.
         """
+        found = self.find(task, precision)
+        if found is not None:
+            return found
         fitted = self.tasks[task].thresholds if task in self.tasks else ()
-        for threshold in fitted:
-            if math.isclose(threshold.precision, precision, abs_tol=1e-9):
-                return threshold
         known = ", ".join(f"{t.precision:g}" for t in fitted) or "none"
         raise UsageError(
             f"task {task!r} has no threshold for precision {precision:g}; there are: {known}",

@@ -304,6 +304,10 @@ def evaluate(
             help="Also write products whose label is probably wrong to this Parquet file."
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page to look at: curves, errors, doubts, label issues."),
+    ] = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -350,7 +354,7 @@ def evaluate(
 
     names = parse_names(tasks)
     _refuse(drift and calibrate, "--drift", "--calibrate")
-    for option, given in (("--json", json), ("--label-issues", label_issues)):
+    for option, given in (("--json", json), ("--label-issues", label_issues), ("--report", report)):
         _refuse(drift and given is not None, "--drift", option)
         _refuse(calibrate and given is not None, "--calibrate", option)
     if not calibrate and (delta is not None or per_label):
@@ -367,7 +371,7 @@ def evaluate(
     elif calibrate:
         _calibrate(bundle, source, names, precision, delta or DELTA, per_label)
     else:
-        _evaluate(bundle, source, names, precision, json, label_issues)
+        _evaluate(bundle, source, names, precision, json, label_issues, report)
 
 
 def _refuse(both: bool, mode: str, option: str) -> None:
@@ -382,20 +386,31 @@ def _evaluate(
     precision: float,
     json: Path | None,
     issues: Path | None,
+    report: Path | None,
 ) -> None:
-    from tagger.console import Bar, show_evaluation, show_label_issues
+    from tagger.console import Bar, say, show_evaluation, show_label_issues
     from tagger.evaluate import evaluate_catalog, write_evaluation
     from tagger.label_issues import find_label_issues, write_label_issues
+    from tagger.output import check_writable
 
+    for path in filter(None, (json, issues, report)):
+        check_writable(path)
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
     show_evaluation(done.figures)
     if json is not None:
         write_evaluation(done.figures, bundle, json)
+    if issues is None and report is None:
+        return
+    found = find_label_issues(bundle, done.products, done.answers, tasks)
     if issues is not None:
-        found = find_label_issues(bundle, done.products, done.answers, tasks)
         write_label_issues(found, bundle, done.products, issues)
         show_label_issues(found, issues)
+    if report is not None:
+        from tagger.page import write_page
+
+        write_page(report, bundle, source, done, found)
+        say(f"{report} shows it: open it in a browser")
 
 
 def _calibrate(

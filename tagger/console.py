@@ -229,6 +229,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 *(_with_interval(evaluation.scores[v][task], measure, v == "both") for v in views),
             )
         results.print(made)
+    _show_published(evaluation)
     _show_confusions(evaluation)
     for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
@@ -244,6 +245,28 @@ def _with_interval(score: Score, measure: str, wide: bool) -> str:
     interval = ends.get(measure)
     text = percent(getattr(score, measure))
     return f"{text} ±{50 * (interval[1] - interval[0]):.1f}" if interval and wide else text
+
+
+def _show_published(evaluation: Evaluation) -> None:
+    """What the stored thresholds would publish of these products, and how much of it is right."""
+    made = table(
+        f"published by `predict --min-precision {evaluation.precision:g}`",
+        "task",
+        "threshold",
+        "coverage, %",
+        "precision there, %",
+    )
+    for task, score in evaluation.scores["both"].items():
+        if (published := score.published) is not None:
+            least = "abstains" if published.threshold is None else f"{published.threshold:.3f}"
+            made.add_row(
+                task,
+                "by label" if published.by_label else least,
+                percent(published.coverage),
+                percent(published.precision),
+            )
+    if made.row_count:
+        results.print(made)
 
 
 def _show_confusions(evaluation: Evaluation) -> None:

@@ -219,6 +219,5 @@ def _pieces_per_word(tokenizer: Tokenizer, titles: Sequence[str]) -> float:
     words = sorted({word for title in titles[:5000] for word in title.split()})
     if not words:
         return 0.0
-    # Each title ends with one token that is no piece, and CLIP's begins with one.
-    extra = len(tokenizer.encode(["a"])[0]) - 1
+    extra = tokenizer.num_leading + 1
     return sum(len(ids) - extra for ids in tokenizer.encode(words)) / len(words)

@@ -18,7 +18,7 @@ from tagger.metrics import Labels, squared_error
 from tagger.model import Output
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
-from tagger.scores import Predictions, Score, score
+from tagger.scores import Judged, Predictions, Score, judge, score
 from tagger.scrub import giveaways
 from tagger.version import __version__
 from tagger.views import NO_ANSWER, VIEWS, predict_views
@@ -37,11 +37,12 @@ class Evaluation(Frozen, frozen=True):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The figures, and what they were made of: the products and the answers to picture and title
-    together."""
+    """The figures, and what they were made of: the products, each view's and task's predictions
+    beside the labels, and the answers to picture and title together."""
 
     figures: Evaluation
     products: Products
+    judged: dict[str, dict[str, Judged]]
     answers: Answers
 
 
@@ -85,17 +86,24 @@ def evaluate_catalog(
                 for name in truth:
                     _collect(predictions[view][name], output, bundle, name, truth[name][rows])
             progress(rows[-1] + 1, len(products))
-    scores = {
-        str(view): {
-            task.name: score(
-                task, products.labels[task.name], predictions[view][task.name], precision
-            )
-            for task in known
-        }
-        for view in views
+    judged: dict[str, dict[str, Judged]] = {
+        view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
+        for view, by_task in predictions.items()
     }
-    figures = Evaluation(num_products=len(products), precision=precision, scores=scores)
-    return Evaluated(figures, products, collector.answers())
+    figures = Evaluation(
+        num_products=len(products),
+        precision=precision,
+        scores={
+            view: {
+                name: score(
+                    one, precision, bundle.threshold(name, precision) if view == "both" else None
+                )
+                for name, one in by_task.items()
+            }
+            for view, by_task in judged.items()
+        },
+    )
+    return Evaluated(figures, products, judged, collector.answers())
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:

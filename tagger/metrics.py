@@ -1,4 +1,4 @@
-"""Accuracy, macro-F1, recall at precision, calibration error: pure functions on numpy arrays."""
+"""Macro-F1, recall at precision, calibration error: pure functions on numpy arrays."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ Interval = tuple[float, float]
 
 RESAMPLES = 500
 """Bootstrap resamples of up to 20,000 products; fewer of more, so that the time stays bounded."""
-
-
-def accuracy(truth: Labels, predicted: Labels) -> float:
-    """Share of products whose label is right; NaN for no product.
-
-    A true label that the model does not know (negative id) is never right.
-    """
-    return float((truth == predicted).mean()) if len(truth) else float("nan")
 
 
 def macro_f1(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
@@ -113,6 +105,28 @@ def coverage_at_precision(
         return float("nan")
     _, published = _Curve.of(correct, confidence).best(np.ones(len(correct)), precision)
     return published / len(correct)
+
+
+def precision_curve(correct: Correct, confidence: Confidences) -> tuple[Confidences, Confidences]:
+    """Coverage and precision at each distinct confidence, from the surest product down."""
+    curve = _Curve.of(correct, confidence)
+    counts = np.arange(1, len(correct) + 1)
+    precision = np.cumsum(curve.correct) / counts
+    return (counts / max(1, len(correct)))[curve.ends_tie], precision[curve.ends_tie]
+
+
+def reliability(
+    correct: Correct, confidence: Confidences, num_bins: int = 10
+) -> tuple[Confidences, Confidences, NDArray[np.int64]]:
+    """Of `num_bins` bins of equal width: mean confidence, share right (NaN if empty), products."""
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        means, right = (
+            np.bincount(bins, weights=values, minlength=num_bins) / counts
+            for values in (confidence, correct)
+        )
+    return means, right, counts
 
 
 def accuracy_interval(correct: Correct, level: float = 0.95) -> Interval:

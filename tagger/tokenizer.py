@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
     """What the pipeline asks of a tokenizer."""
 
     pad_id: int
+    num_leading: int
+    """Special tokens before the first one of the title; behind the last one stands one more."""
 
     def encode(self, titles: Sequence[str]) -> list[list[int]]:
         """Token ids per title, special tokens in place, cut to the context length, unpadded."""
@@ -32,6 +34,8 @@ class Tokenizer(Protocol):
 
 class LearnedPieces:
     """A `tokenizers` file; ids end with the end token, where the text tower reads its global."""
+
+    num_leading = 0
 
     def __init__(self, fast: FastTokenizer, context_length: int) -> None:
         self._fast = fast
@@ -54,6 +58,7 @@ class ClipPieces:
     """CLIP's byte-pair encoding, which open_clip carries: ids start with SOT and end with EOT."""
 
     pad_id = 0
+    num_leading = 1
 
     def __init__(self, context_length: int) -> None:
         from open_clip.tokenizer import SimpleTokenizer

@@ -26,6 +26,8 @@ class ConvImageTower(nn.Module):
     The tokens are the last feature map, the global token is its mean.
     """
 
+    tokens_are_places = True
+
     def __init__(self, config: ConvTower) -> None:
         super().__init__()
         width = config.widths[0]
@@ -88,6 +90,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
+        # A module, so that a forward hook sees the weights (batch, heads, length, length).
+        self.softmax = nn.Softmax(-1)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class Attention(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2)
         scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
-        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        weights = self.softmax(scores.float()).to(value.dtype)
         mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
         return self.out(mixed)  # type: ignore[no-any-return]
 
@@ -159,6 +163,8 @@ class OpenClipImageTower(nn.Module):
             visual.output_tokens = True
         self.width = width
         self.size = size
+        # CoCa pools the patches into tokens that stand for no place of the picture.
+        self.tokens_are_places = getattr(visual, "attn_pool", None) is None
         with torch.no_grad():
             was_training = visual.training
             visual.eval()

@@ -1,0 +1,158 @@
+"""Why an answer came out: the words and the places of the picture that spoke for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tagger.bundle import Bundle
+from tagger.images import Pixels
+from tagger.model import CMAClip
+from tagger.preprocess import collate, title_status
+from tagger.tokenizer import Tokenizer
+from tagger.towers import Attention
+
+Map = NDArray[np.float32]
+"""(rows, columns) over the picture as the model sees it, 0..1, the largest value 1."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one answer: the words of the title, how much each spoke for it (0..1, they sum to 1 at
+    most), where the picture did, and where the most relevant word looked. None without a picture,
+    without a title, or where nothing spoke for the answer."""
+
+    words: Sequence[str]
+    relevance: Sequence[float]
+    evidence: Map | None
+    word: int | None
+    attended: Map | None
+
+
+def explain(
+    bundle: Bundle,
+    images: Sequence[Pixels | None],
+    titles: Sequence[str | None],
+    task: str,
+    label_ids: Sequence[int],
+) -> list[Explanation]:
+    """Explain the answers `label_ids` to n products.
+
+    The relevance of words and places is that of Chefer et al. 2021 ("Generic attention-model
+    explainability"), equations 5 and 6, through the sequence-wise attention to both global tokens:
+    attention times its gradient from the logit, where positive, summed over the layers. `attended`
+    is the attention of the most relevant word to the places of the picture in the last layer, mean
+    over the heads (figure 2 of the CMA-CLIP paper).
+    """
+    model = bundle.model
+    batch = collate(
+        images, titles, bundle.config.preprocess, bundle.tokenizer, bundle.fixed_length
+    ).to(bundle.device)
+    with torch.no_grad():
+        image = model.encode_image(batch.pixels, batch.image_present)
+        text = model.encode_text(batch.ids, batch.text_mask)
+    image.tokens.requires_grad_()
+    with torch.enable_grad(), _attention_of(model) as layers:
+        logits = model.fuse(image, text).logits[task]
+        chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
+        gradients = torch.autograd.grad(chosen.sum(), layers)
+    start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one
+    relevance = _relevance(layers, gradients)[:, [0, start]].sum(1).cpu().numpy()
+    attention = layers[-1].detach().mean(1).cpu().numpy()
+    return [
+        _explanation(bundle, title, relevance[row], attention[row], start)
+        for row, title in enumerate(titles)
+    ]
+
+
+def _explanation(
+    bundle: Bundle,
+    title: str | None,
+    relevance: NDArray[np.float32],
+    attention: NDArray[np.float32],
+    start: int,
+) -> Explanation:
+    """relevance (length,), attention (length, length); the picture's tokens begin at `start`."""
+    spans = words_of(title, bundle.tokenizer) if title_status(title) == "ok" and title else []
+    total = max(float(relevance.sum()), 1e-12)
+    shares = [float(relevance[_places(span)].sum()) / total for _, span in spans]
+    word = int(np.argmax(shares)) if any(shares) else None
+    looked = None if word is None else attention[_places(spans[word][1]), start + 1 :].mean(0)
+    return Explanation(
+        words=[text for text, _ in spans],
+        relevance=shares,
+        evidence=_as_map(bundle, relevance[start + 1 :]),
+        word=word,
+        attended=None if looked is None else _as_map(bundle, looked),
+    )
+
+
+def words_of(title: str, tokenizer: Tokenizer) -> list[tuple[str, range]]:
+    """The words of a title, each with the positions of its tokens in the encoded title.
+
+    Words behind the end of the context have none. A title whose words are encoded otherwise alone
+    than together counts as one word.
+    """
+    whole = tokenizer.encode([title])[0]
+    end = len(whole) - 1
+    spans, pieces = [], list(whole[: tokenizer.num_leading])
+    words = title.split()
+    for word, ids in zip(words, tokenizer.encode(words), strict=True):
+        first = len(pieces)
+        pieces += ids[tokenizer.num_leading : -1]
+        spans.append((word, range(min(first, end), min(len(pieces), end))))
+    if pieces[:end] != whole[:end]:
+        return [(title, range(tokenizer.num_leading, end))]
+    return spans
+
+
+def _places(span: range) -> slice:
+    """Token positions of a title in the joint sequence, which starts with its global token."""
+    return slice(span.start + 1, span.stop + 1)
+
+
+def _relevance(layers: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """(batch, length, length): how much each token (column) went into each token (row)."""
+    size = layers[0].shape[-1]
+    unit = torch.eye(size, device=layers[0].device)
+    total = unit.expand(len(layers[0]), size, size)
+    for attention, gradient in zip(layers, gradients, strict=True):
+        total = total + (attention.detach() * gradient).clamp(min=0).mean(1) @ total
+    return total - unit
+
+
+def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
+    if not bundle.model.image_tower.tokens_are_places or not values.max(initial=0) > 0:
+        return None
+    preprocess = bundle.config.preprocess
+    rows, columns = grid_of(len(values), preprocess.height, preprocess.width)
+    scaled: Map = (values / values.max()).reshape(rows, columns)
+    return scaled
+
+
+def grid_of(count: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of `count` places that fit a picture of `height` x `width` best."""
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return min(shapes, key=lambda shape: abs(np.log(shape[0] * width / (shape[1] * height))))
+
+
+@contextmanager
+def _attention_of(model: CMAClip) -> Iterator[list[Tensor]]:
+    """Fills with the weights (batch, heads, length, length) of each layer of the fusion."""
+    layers: list[Tensor] = []
+    handles = [
+        module.softmax.register_forward_hook(lambda *call: layers.append(call[2]))
+        for module in model.sequence_attention.modules()
+        if isinstance(module, Attention)
+    ]
+    try:
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()

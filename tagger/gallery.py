@@ -1,0 +1,187 @@
+"""Products that a person should see: the surest errors, the most doubtful, the label issues."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tagger.answers import NUM_THREADS, softmax
+from tagger.attention import Explanation, Map, explain
+from tagger.bundle import Bundle
+from tagger.calibration import Threshold
+from tagger.config import Preprocess
+from tagger.evaluate import Evaluated
+from tagger.images import ImageSource, Pixels, load_pixels
+from tagger.label_issues import Suspicion
+
+Kind = Literal["surest error", "most doubtful", "label issue"]
+KINDS: tuple[Kind, ...] = ("surest error", "most doubtful", "label issue")
+PER_KIND = 12
+THUMBNAIL_HEIGHT = 220
+"""Pixels, about; a whole multiple of what the model sees, so that maps fit on it."""
+_MAP_COLOR = (230, 60, 20)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One product and the answer to one task; pictures are data URIs.
+
+    given: its label in the catalog, said: the model's, with the probabilities 0..1 of both and of
+    the second likeliest label; `given_probability` is None where the model does not know it.
+    published: whether it passes the threshold, None without one.
+    """
+
+    row: int
+    id: str | None
+    kinds: Sequence[Kind]
+    given: str
+    said: str
+    confidence: float
+    given_probability: float | None
+    second: tuple[str, float] | None
+    image_weight: float
+    published: bool | None
+    title: str | None
+    explanation: Explanation
+    picture: str | None
+    evidence: str | None
+    attended: str | None
+
+    @property
+    def right(self) -> bool:
+        """Whether the model says what the catalog does."""
+        return self.given == self.said
+
+
+def choose(done: Evaluated, task: str, issues: Suspicion) -> dict[int, list[Kind]]:
+    """Rows of products to show for `task`, with what makes them worth it; PER_KIND of each kind.
+
+    Of products with the same picture and title one is shown.
+    """
+    judged = done.judged["both"][task]
+    wrong = np.flatnonzero(judged.answered & ~judged.correct)
+    doubtful = np.flatnonzero(judged.answered)
+    rows: dict[Kind, NDArray[np.int64]] = {
+        "surest error": judged.rows[_by(wrong, -judged.confidence)],
+        "most doubtful": judged.rows[_by(doubtful, judged.confidence)],
+        "label issue": issues.rows,
+    }
+    chosen: dict[int, list[Kind]] = {}
+    for kind, candidates in rows.items():
+        for row in islice(_distinct(done, candidates), PER_KIND):
+            chosen.setdefault(row, []).append(kind)
+    return chosen
+
+
+def make_cards(
+    bundle: Bundle, root: Path, done: Evaluated, task: str, issues: Suspicion, precision: float
+) -> list[Card]:
+    """The cards of `task`, kind after kind, each with thumbnail and explanation."""
+    chosen = choose(done, task, issues)
+    rows = list(chosen)
+    if not rows:
+        return []
+    products = done.products.take(rows)
+    preprocess = bundle.config.preprocess
+    seen = _load(products.images, root, preprocess)
+    shown = _load(products.images, root, _enlarged(preprocess))
+    probabilities = softmax(done.answers.logits[task][rows], bundle.temperature(task))
+    said = probabilities.argmax(1)
+    explanations = explain(bundle, seen, products.titles, task, said.tolist())
+    threshold = bundle.threshold(task, precision)
+    labels = bundle.task(task).labels
+    return [
+        Card(
+            row=row + 1,
+            id=products.ids[k],
+            kinds=kinds,
+            given=given,
+            said=labels[said[k]],
+            confidence=float(probabilities[k, said[k]]),
+            given_probability=(
+                float(probabilities[k, labels.index(given)]) if given in labels else None
+            ),
+            second=_second(labels, probabilities[k]),
+            image_weight=float(done.answers.image_weights[task][row]),
+            published=_passes(threshold, labels[said[k]], probabilities[k, said[k]]),
+            title=products.titles[k],
+            explanation=explanations[k],
+            picture=_jpeg(shown[k]),
+            evidence=_png(explanations[k].evidence),
+            attended=_png(explanations[k].attended),
+        )
+        for k, (row, kinds) in enumerate(chosen.items())
+        if (given := products.labels[task][k]) is not None
+    ]
+
+
+def _by(rows: NDArray[np.int64], key: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`rows` in ascending order of `key` (of all rows)."""
+    return rows[np.argsort(key[rows], kind="stable")]
+
+
+def _distinct(done: Evaluated, rows: NDArray[np.int64]) -> Iterator[int]:
+    met: set[tuple[ImageSource, str | None]] = set()
+    for row in rows.tolist():
+        look = (done.products.images[row], done.products.titles[row])
+        if look not in met:
+            met.add(look)
+            yield row
+
+
+def _second(labels: Sequence[str], probabilities: NDArray[np.float64]) -> tuple[str, float] | None:
+    if len(labels) < 2:
+        return None
+    second = int(np.argsort(-probabilities, kind="stable")[1])
+    return labels[second], float(probabilities[second])
+
+
+def _passes(threshold: Threshold | None, label: str, confidence: float) -> bool | None:
+    return None if threshold is None else bool(confidence >= threshold.of(label))
+
+
+def _enlarged(preprocess: Preprocess) -> Preprocess:
+    scale = max(1, round(THUMBNAIL_HEIGHT / preprocess.height))
+    return msgspec.structs.replace(
+        preprocess, height=scale * preprocess.height, width=scale * preprocess.width
+    )
+
+
+def _load(images: Sequence[ImageSource], root: Path, preprocess: Preprocess) -> list[Pixels | None]:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(lambda image: load_pixels(image, root, preprocess)[0], images))
+
+
+def _jpeg(pixels: Pixels | None) -> str | None:
+    if pixels is None:
+        return None
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "JPEG", quality=80, optimize=True)
+    return _data_uri("image/jpeg", sink)
+
+
+def _png(heat: Map | None) -> str | None:
+    """A map as one pixel a place, the more opaque the larger; the browser scales it smoothly."""
+    if heat is None:
+        return None
+    layer = np.empty((*heat.shape, 4), np.uint8)
+    layer[..., :3] = _MAP_COLOR
+    layer[..., 3] = (heat * 210).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(layer, "RGBA").save(sink, "PNG", optimize=True)
+    return _data_uri("image/png", sink)
+
+
+def _data_uri(kind: str, sink: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(sink.getvalue()).decode('ascii')}"

@@ -1,0 +1,170 @@
+"""The report page: one HTML file that shows what `eval` found, without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tagger.bundle import Bundle
+from tagger.evaluate import Evaluated
+from tagger.gallery import KINDS, Card, make_cards
+from tagger.label_issues import Suspicion
+from tagger.output import write_text
+from tagger.plots import VIEW_NAMES, precision_coverage, reliability_diagram
+from tagger.products import ProductSource
+from tagger.scores import Judged, Score
+from tagger.version import __version__
+
+TEMPLATES = Path(__file__).parent / "templates"
+MATRIX_LABELS = 10
+"""Labels in a confusion matrix: those that are most often confused."""
+LEANING_SUPPORT = 20
+"""Products from which on the mean weight of a label is worth a sentence."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Products by given label (row) and the model's (column); `other` columns taken together."""
+
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    other: Sequence[int]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label of a task; its rates are 0..1, None where there is nothing to divide by."""
+
+    name: str
+    support: int
+    precision: float | None
+    recall: float | None
+    image_weight: float | None
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """Everything that the page says of one task; of one without labels there are no plots."""
+
+    name: str
+    scores: Mapping[str, Score]
+    curve: str
+    reliability: str
+    matrix: Matrix
+    labels: Sequence[LabelRow]
+    cards: Sequence[Card]
+    num_issues: int
+
+    @property
+    def leaning(self) -> tuple[LabelRow, LabelRow] | None:
+        """The labels for which the picture weighs most and least."""
+        rows = [r for r in self.labels if r.support >= LEANING_SUPPORT and r.image_weight]
+        ranked = sorted(rows, key=lambda row: -(row.image_weight or 0))
+        return (ranked[0], ranked[-1]) if len(ranked) > 1 else None
+
+
+def write_page(
+    path: Path,
+    bundle: Bundle,
+    source: ProductSource,
+    done: Evaluated,
+    issues: Mapping[str, Suspicion],
+) -> None:
+    """Write the page of an evaluation to `path`.
+
+    Whatever the catalog holds stands there as text: the template escapes it, and the page forbids
+    all scripts but its own.
+
+    Raises:
+        DiskFullError, OutputError: `path` cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    calibration = bundle.calibration
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    text = environment.get_template("report.html").render(
+        catalog=source.path.name,
+        model=bundle.path.name,
+        model_sha256=bundle.sha256,
+        calibration=calibration,
+        version=__version__,
+        figures=done.figures,
+        target=f"{100 * done.figures.precision:g}%",
+        certainty=None if calibration is None else f"{100 * (1 - calibration.delta):g}%",
+        view_names={view: VIEW_NAMES[view] for view in done.judged},
+        kinds=KINDS,
+        tasks=[_task_part(name, bundle, source, done, issues[name]) for name in issues],
+        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(digest).decode("ascii"),
+    )
+    # A title that is not UTF-8 holds lone surrogates, which no file can.
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _task_part(
+    name: str, bundle: Bundle, source: ProductSource, done: Evaluated, issues: Suspicion
+) -> TaskPart:
+    precision = done.figures.precision
+    scores = {view: by_task[name] for view, by_task in done.figures.scores.items()}
+    views = {view: by_task[name] for view, by_task in done.judged.items()}
+    both = views["both"]
+    there = len(both.rows) > 0
+    return TaskPart(
+        name=name,
+        scores=scores,
+        curve=precision_coverage(views, precision, scores["both"].published) if there else "",
+        reliability=reliability_diagram(both) if there else "",
+        matrix=confusion_matrix(both),
+        labels=_label_rows(both, scores["both"]),
+        cards=make_cards(bundle, source.root, done, name, issues, precision),
+        num_issues=len(issues.rows),
+    )
+
+
+def confusion_matrix(judged: Judged) -> Matrix:
+    """The labels that take part in most confusions, and who is taken for whom among them."""
+    wrong = judged.answered & ~judged.correct
+    involved, counts = np.unique(
+        np.concatenate([judged.labels[wrong], judged.predicted[wrong]]), return_counts=True
+    )
+    top = np.sort(involved[np.argsort(-counts, kind="stable")[:MATRIX_LABELS]])
+    rows, others = [], []
+    for label in top:
+        said = judged.predicted[judged.answered & (judged.labels == label)]
+        rows.append([int((said == column).sum()) for column in top])
+        others.append(len(said) - sum(rows[-1]))
+    return Matrix(top.tolist(), rows, others)
+
+
+def _label_rows(judged: Judged, score: Score) -> list[LabelRow]:
+    """The labels that products carry, the most frequent first."""
+    answered = judged.answered
+    names, index = np.unique(judged.labels[answered], return_inverse=True)
+    sums = np.bincount(index, weights=judged.image_weight[answered], minlength=len(names))
+    counts = np.bincount(index, minlength=len(names))
+    weights = dict(zip(names.tolist(), (sums / np.maximum(counts, 1)).tolist(), strict=True))
+    rows = [
+        LabelRow(name, one.support, one.precision, one.recall, weights.get(name))
+        for name, one in score.labels.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.support, row.name))
+
+
+def _percent(value: float | None) -> str:
+    """0.9132 -> '91.3%', None and NaN -> '-'."""
+    return "-" if value is None or value != value else f"{100 * value:.1f}%"

@@ -1,0 +1,129 @@
+"""Explanations: words and places are those of the answer, and absent ones explain nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tagger
+from tagger.attention import Explanation, explain, grid_of, words_of
+from tagger.bundle import Bundle
+from tagger.images import Pixels
+from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
+
+from .conftest import random_titles
+
+
+def picture(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (32, 24, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def explanations(tiny: Bundle) -> list[Explanation]:
+    """Of a product with both, one without title, one without picture, one with neither."""
+    images = [picture(0), picture(1), None, None]
+    titles = ["red shirt women", None, "blue bag", None]
+    return explain(tiny, images, titles, "color", [0, 1, 1, 0])
+
+
+def test_relevance_is_shared_among_the_words_of_the_title(explanations: list[Explanation]) -> None:
+    both = explanations[0]
+    assert list(both.words) == ["red", "shirt", "women"]
+    assert all(share >= 0 for share in both.relevance)
+    assert 0 < sum(both.relevance) <= 1 + 1e-6
+    assert both.word == int(np.argmax(both.relevance))
+
+
+def test_maps_cover_the_picture_and_peak_at_one(explanations: list[Explanation]) -> None:
+    both = explanations[0]
+    for heat in (both.evidence, both.attended):
+        assert heat is not None
+        assert heat.shape == (8, 6)
+        assert heat.min() >= 0
+        assert heat.max() == 1
+
+
+def test_absent_modalities_explain_nothing(explanations: list[Explanation]) -> None:
+    _, no_title, no_picture, nothing = explanations
+    assert no_title.evidence is not None
+    assert (no_title.word, no_title.attended, list(no_title.words)) == (None, None, [])
+    assert no_picture.evidence is None
+    assert no_picture.attended is None
+    assert no_picture.word is not None
+    assert (nothing.evidence, nothing.word, list(nothing.words)) == (None, None, [])
+
+
+def test_an_explanation_does_not_hang_on_the_other_products(
+    tiny: Bundle, explanations: list[Explanation]
+) -> None:
+    alone = explain(tiny, [picture(0)], ["red shirt women"], "color", [0])[0]
+    assert alone.relevance == pytest.approx(explanations[0].relevance, abs=1e-5)
+    assert alone.evidence == pytest.approx(explanations[0].evidence, abs=1e-4)
+
+
+def test_another_answer_has_another_explanation(tiny: Bundle) -> None:
+    one, other = (
+        explain(tiny, [picture(0)], ["red shirt women"], "color", [label])[0].relevance
+        for label in (0, 2)
+    )
+    assert one != pytest.approx(other, abs=1e-3)
+
+
+def test_explaining_leaves_no_trace_in_the_model(tiny: Bundle) -> None:
+    explain(tiny, [picture(0)], ["red"], "color", [0])
+    hooks = [module for module in tiny.model.modules() if module._forward_hooks]
+    assert hooks == []
+    assert all(p.grad is None for p in tiny.model.parameters())
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("color", ["Green", "Black", "White", "Red", "Purple", "Yellow"])
+def test_default_model_points_at_the_word_that_names_the_color(color: str) -> None:
+    bundle = tagger.load().bundle
+    labels = bundle.task("color").labels
+    title = f"Kerala Men Solid {color} Shirt"
+    found = explain(bundle, [None], [title], "color", [labels.index(color)])[0]
+    assert found.word is not None
+    assert found.words[found.word] == color
+
+
+TOKENIZERS: list[Tokenizer] = [learn_pieces(random_titles(60), 60, 16), ClipPieces(16)]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "red",
+        "  red   shirt ",
+        "Levi's T-shirt, 24x7 (M)",
+        "unbelievableshirtings " * 12,
+        "caf\u00e9 \u0642\u0645\u064a\u0635 \U0001f45f shoe",
+        "<b>&amp; red",
+        *random_titles(20, 5),
+    ],
+)
+def test_words_have_the_tokens_of_the_title_in_order(tokenizer: Tokenizer, title: str) -> None:
+    ids = tokenizer.encode([title])[0]
+    spans = words_of(title, tokenizer)
+    places = [place for _, span in spans for place in span]
+    assert places == list(range(tokenizer.num_leading, len(ids) - 1))
+    assert " ".join(word for word, _ in spans).split() == title.split()
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width", "shape"),
+    [(20, 80, 60, (5, 4)), (49, 224, 224, (7, 7)), (48, 32, 24, (8, 6)), (7, 64, 64, (1, 7))],
+)
+def test_grid_has_the_shape_of_the_picture(
+    count: int, height: int, width: int, shape: tuple[int, int]
+) -> None:
+    assert grid_of(count, height, width) in (shape, shape[::-1] if height == width else shape)
+
+
+def test_pooled_tokens_are_no_places(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.model.image_tower, "tokens_are_places", False, raising=False)
+    found = explain(tiny, [picture(0)], ["red shirt"], "color", [0])[0]
+    assert found.evidence is None
+    assert found.word is not None
