@@ -23,6 +23,9 @@ GRID: NDArray[np.float64] = 1 / (1 + np.exp(-np.linspace(13.8, -2.2, 161)))
 """Candidate thresholds, fixed before any data is seen: confidences from 0.999999 to 0.1, even
 in log-odds."""
 
+STRICT_SHARE, STRICT_DELTA = 0.7, 0.1
+"""The second start publishes that share of what the first one does, and has that share of delta."""
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -151,22 +154,37 @@ class Outcomes:
 def fit_threshold(guide: Outcomes, test: Outcomes, precision: float, delta: float) -> float | None:
     """The lowest confidence from which on publishing keeps `precision`, with certainty 1 - `delta`.
 
-    Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: for one confidence of
-    GRID after the other, from high to low, the hypothesis that the precision of the products at or
-    above it is below the target is tested on `test` with the exact binomial tail, until a test
-    fails. The sequence starts where `guide`, drawn independently, makes the first test look
-    easiest (Laufer-Goldshtein et al. 2023 choose the sequence so), so that no test is wasted where
-    too few products are that sure. The promise holds for products drawn as those of `test` are;
-    neither the start nor the temperature may hang on `test`.
+    Learn then Test (Angelopoulos et al. 2021): for one confidence of GRID after the other, from
+    high to low, the hypothesis that the precision of the products at or above it is below the
+    target is tested on `test` with the exact binomial tail, until a test fails. The sequence starts
+    where `guide`, drawn independently, makes the first test look easiest (Laufer-Goldshtein et al.
+    2023 choose the sequence so), so that no test is wasted where too few products are that sure.
+    Where `guide` is small that is a guess, so a second start, stricter by STRICT_SHARE, has the
+    share STRICT_DELTA of `delta`, and hands it on if it gets as far as the first: the fallback
+    procedure (Wiens 2003; Wiens and Dmitrienko 2005), which keeps the chance of any wrong rejection
+    at `delta`. The promise holds for products drawn as those of `test` are; neither start nor the
+    temperature may hang on `test`.
 
     Returns:
         A confidence, or None where no promise can be given: too few products, or too many wrong.
     """
     promising = _p_values(guide, precision)
     start = len(GRID) - 1 - int(np.argmin(promising[::-1]))  # the lowest of equally good ones
-    rejected = _p_values(test, precision)[start:] <= delta
+    passing = np.sort(guide.confidence[guide.confidence >= GRID[start]])[::-1]
+    surest = passing[int(STRICT_SHARE * len(passing))] if len(passing) else 1.0
+    strict = min(start, int(np.searchsorted(-GRID, -surest)))
+    p_values = _p_values(test, precision)
+    end = _end(p_values, strict, STRICT_DELTA * delta)
+    first = delta if end >= start else (1 - STRICT_DELTA) * delta
+    end = max(end, _end(p_values, start, first))
+    return float(GRID[end - 1]) if end else None
+
+
+def _end(p_values: Floats, start: int, delta: float) -> int:
+    """Where the sequence from `start` stops: behind the last rejection, 0 if there is none."""
+    rejected = p_values[start:] <= delta
     count = len(rejected) if rejected.all() else int(np.argmin(rejected))
-    return float(GRID[start + count - 1]) if count else None
+    return start + count if count else 0
 
 
 def _p_values(outcomes: Outcomes, precision: float) -> Floats:
@@ -182,7 +200,7 @@ def _p_values(outcomes: Outcomes, precision: float) -> Floats:
 
 def products_needed(precision: float, delta: float) -> int:
     """Products that must be published, all of them right, before anything can be promised."""
-    return math.ceil(math.log(delta) / math.log(precision))
+    return math.ceil(math.log((1 - STRICT_DELTA) * delta) / math.log(precision))
 
 
 def fit_by_label(
