@@ -24,10 +24,12 @@ from tagger.calibration import (
 from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
 from tagger.drift import Profile, profile_of
+from tagger.errors import CatalogError
 from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
 from tagger.tasks import UNLABELED, Task
+from tagger.trained_on import was_trained_on
 
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
@@ -54,24 +56,34 @@ def calibrate(
     """Thresholds of each task for each of PRECISIONS and the one asked for; and what the products
     look like to the model that they calibrate.
 
-    The products are parted in three, near-duplicates on one side: one for the temperature and the
-    start of the search, one for the tests behind the thresholds, one to report on.
+    Products that the model was trained on are left out. The others are parted in three,
+    near-duplicates on one side: one for the temperature and the start of the search, one for the
+    tests behind the thresholds, one to report on.
 
     Raises:
         ModelError: a task that the model does not know.
-        CatalogError: a task that the catalog has no labels of, or see `Catalog`.
+        CatalogError: a task that the catalog has no labels of, or no product that the model was
+            not trained on; or see `Catalog`.
     """
     known = [bundle.task(name) for name in tasks]
     products = source.read(tasks)
     answers = collect_answers(bundle, products, source.root, tasks, progress)
+    new = ~was_trained_on(bundle.path, products)
+    if not new.any():
+        raise CatalogError(
+            f"{bundle.path.name} was trained on all products of {source.path}, so its mistakes on "
+            "others cannot be seen there",
+            "calibrate on labelled products that it has not seen",
+        )
     reported, guiding = _parts(products)
-    parts = (guiding, ~guiding & ~reported, reported)
+    parts = (guiding & new, ~guiding & ~reported & new, reported & new)
     calibration = Calibration(
         precision=promise.precision,
         catalog=source.path.name,
         catalog_sha256=Catalog(source.path).sha256,
         weights_sha256=file_digest(bundle.path / WEIGHTS),
         delta=promise.delta,
+        left_out=int((~new).sum()),
         tasks={task.name: _fit(task, products, answers, parts, promise) for task in known},
     )
     calibrated = replace(bundle, calibration=calibration)

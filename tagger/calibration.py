@@ -70,7 +70,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
 
     With probability 1 - `delta` over the draw of the `catalog` that it was fitted on, the precision
     of what is published is at least the target, for products drawn as those were. `precision` is
-    the target that is meant where none is named.
+    the target that is meant where none is named. `left_out` products of the catalog were not
+    fitted on, because the model was trained on them.
     """
 
     format_version: int = FORMAT_VERSION
@@ -79,6 +80,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     catalog_sha256: str
     weights_sha256: str
     delta: float
+    left_out: int = 0
     tasks: dict[str, TaskCalibration]
 
     def temperature(self, task: str) -> float:

@@ -402,7 +402,7 @@ def _evaluate(
         write_evaluation(done.figures, bundle, json)
     if issues is None and report is None:
         return
-    found = find_label_issues(bundle, done.products, done.answers, tasks)
+    found = find_label_issues(bundle, done.products, done.answers, tasks, done.trained_on)
     if issues is not None:
         write_label_issues(found, bundle, done.products, issues)
         show_label_issues(found, issues)

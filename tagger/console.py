@@ -230,6 +230,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
             )
         results.print(made)
     _show_published(evaluation)
+    if evaluation.trained_on:
+        say(
+            f"the model was trained on {evaluation.trained_on:,} of these "
+            f"{evaluation.num_products:,} products, which flatters every figure"
+        )
     _show_confusions(evaluation)
     for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
@@ -306,6 +311,8 @@ def show_calibration(calibration: Calibration, precision: float, directory: Path
             percent(fitted.reported_precision),
         )
     results.print(made)
+    if calibration.left_out:
+        say(f"{calibration.left_out:,} products were left out: the model was trained on them")
     for name in calibration.tasks:
         fitted = calibration.threshold(name, precision)
         if fitted.threshold is None and not fitted.by_label:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tagger.answers import NUM_THREADS, Answers, Collector
 from tagger.bundle import Bundle
@@ -20,6 +21,7 @@ from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
 from tagger.scores import Judged, Predictions, Score, judge, score
 from tagger.scrub import giveaways
+from tagger.trained_on import was_trained_on
 from tagger.version import __version__
 from tagger.views import NO_ANSWER, VIEWS, predict_views
 
@@ -28,20 +30,24 @@ SCRUBBED_TASKS = ("color", "pattern")
 
 
 class Evaluation(Frozen, frozen=True):
-    """`scores[view][task]`; `precision` is the target of recall and coverage at precision."""
+    """`scores[view][task]`; `precision` is the target of recall and coverage at precision. The
+    model learned from `trained_on` of the products, which flatters it."""
 
     num_products: int
+    trained_on: int
     precision: float
     scores: dict[str, dict[str, Score]]
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The figures, and what they were made of: the products, each view's and task's predictions
-    beside the labels, and the answers to picture and title together."""
+    """The figures, and what they were made of: the products, which of them (n,) the model learned
+    from, each view's and task's predictions beside the labels, and the answers to picture and title
+    together."""
 
     figures: Evaluation
     products: Products
+    trained_on: NDArray[np.bool_]
     judged: dict[str, dict[str, Judged]]
     answers: Answers
 
@@ -90,8 +96,10 @@ def evaluate_catalog(
         view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
         for view, by_task in predictions.items()
     }
+    trained_on = was_trained_on(bundle.path, products)
     figures = Evaluation(
         num_products=len(products),
+        trained_on=int(trained_on.sum()),
         precision=precision,
         scores={
             view: {
@@ -103,7 +111,7 @@ def evaluate_catalog(
             for view, by_task in judged.items()
         },
     )
-    return Evaluated(figures, products, judged, collector.answers())
+    return Evaluated(figures, products, trained_on, judged, collector.answers())
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:

@@ -80,15 +80,23 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
 
 
 def find_label_issues(
-    bundle: Bundle, products: Products, answers: Answers, tasks: Sequence[str]
+    bundle: Bundle,
+    products: Products,
+    answers: Answers,
+    tasks: Sequence[str],
+    trained_on: NDArray[np.bool_],
 ) -> dict[str, Suspicion]:
-    """The suspects of each task among `products`, to which the model gave `answers`."""
+    """The suspects of each task among `products`, to which the model gave `answers`.
+
+    Those that it was `trained_on` (n,) are not judged: it has learned their labels, wrong ones too.
+    """
+    fair = answers.answered & ~trained_on
     found = {}
     for name in tasks:
         temperature = 1.0 if bundle.calibration is None else bundle.calibration.temperature(name)
         given = np.array(bundle.task(name).label_ids(products.labels[name]))
         probabilities = softmax(answers.logits[name], temperature)
-        found[name] = suspect(probabilities, np.where(answers.answered, given, -1))
+        found[name] = suspect(probabilities, np.where(fair, given, -1))
     return found
 
 

@@ -29,6 +29,7 @@ from tagger.fit import Learner, fit
 from tagger.images import ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import title_status
+from tagger.trained_on import write_trained_on
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
 from tagger.warm_start import start_model
@@ -117,6 +118,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
     write_own_profile(options, data, device)
+    write_trained_on(options.out, data.train, source)
     checkpoint.remove(options.out)
     return result
 

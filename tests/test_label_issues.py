@@ -75,7 +75,7 @@ def test_file_ranks_the_suspects_of_all_tasks(
     out = tmp_path / "issues.parquet"
     names = ["color", "pattern"]
     done = evaluate_catalog(tiny, ProductSource(make_catalog(rows)), names)
-    suspects = find_label_issues(tiny, done.products, done.answers, names)
+    suspects = find_label_issues(tiny, done.products, done.answers, names, done.trained_on)
     write_label_issues(suspects, tiny, done.products, out)
     counts = {name: len(suspicion.rows) for name, suspicion in suspects.items()}
     table = pq.read_table(out)

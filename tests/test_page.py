@@ -83,7 +83,7 @@ def labelled_rows(folder: Path, count: int, seed: int = 0) -> list[Row]:
 def evaluated(model: Bundle, path: Path) -> tuple[Evaluated, dict[str, Suspicion]]:
     names = [task.name for task in model.config.tasks]
     done = evaluate_catalog(model, ProductSource(path), names)
-    return done, find_label_issues(model, done.products, done.answers, names)
+    return done, find_label_issues(model, done.products, done.answers, names, done.trained_on)
 
 
 def written(model: Bundle, path: Path) -> str:

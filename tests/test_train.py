@@ -196,6 +196,7 @@ def test_the_directory_is_complete_and_the_checkpoint_is_gone(options: TrainOpti
         "model.safetensors",
         "profile.json",
         "tokenizer.json",
+        "trained_on.safetensors",
     ]
     modes = {path.stat().st_mode for path in options.out.iterdir()}
     assert len(modes) == 1  # all readable by whoever may read one of them

@@ -1,0 +1,80 @@
+"""Which products a model learned from, so that nobody takes them for new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tagger.bundle import CONFIG
+from tagger.errors import ModelError, OutputError
+from tagger.images import ImageSource
+from tagger.products import Products
+
+FILE_NAME = "trained_on.safetensors"
+
+
+def keys_of(products: Products) -> NDArray[np.uint32]:
+    """(n,) hashes of title and picture: the name of a picture file, or its bytes.
+
+    Another folder, other labels and other columns leave a product the same. Of 32 bits, so that
+    neither can be read back; a product that is new is taken for one of a million old ones in 1 of
+    4,000 cases.
+    """
+    keys = map(_key, products.images, products.titles)
+    return np.fromiter(keys, dtype=np.uint32, count=len(products))
+
+
+def was_trained_on(model: Path, products: Products) -> NDArray[np.bool_]:
+    """(n,) whether `model` learned from each of `products`; all False where it does not say.
+
+    Raises:
+        ModelError: its file is damaged.
+    """
+    path = model / FILE_NAME
+    if not path.is_file():
+        return np.zeros(len(products), dtype=bool)
+    return np.isin(keys_of(products), _read(path))
+
+
+def write_trained_on(directory: Path, products: Products, earlier: Path | None) -> None:
+    """Store the keys of `products`, and those of the model `earlier` that training started from.
+
+    Raises:
+        OutputError: it cannot be written.
+        ModelError: the file of `earlier` is damaged.
+    """
+    keys = [keys_of(products)]
+    if earlier is not None and (earlier / FILE_NAME).is_file():
+        keys.append(_read(earlier / FILE_NAME))
+    try:
+        save_file({"keys": np.unique(np.concatenate(keys))}, directory / FILE_NAME)
+        # safetensors makes it readable by its owner alone; a cron user must read it too.
+        shutil.copymode(directory / CONFIG, directory / FILE_NAME)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"cannot write {directory / FILE_NAME}: {error}", "check permissions and space"
+        ) from error
+
+
+def _key(image: ImageSource, title: str | None) -> int:
+    digest = hashlib.blake2b(digest_size=4)
+    digest.update((title or "").encode("utf-8", "surrogatepass"))
+    digest.update(b"\0")
+    if isinstance(image, str):
+        image = PurePosixPath(image).name.encode("utf-8", "surrogatepass")
+    digest.update(image or b"")
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _read(path: Path) -> NDArray[np.uint32]:
+    try:
+        keys: NDArray[np.uint32] = load_file(path)["keys"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"{path}: {error}", "delete it, or copy the model again") from error
+    return keys

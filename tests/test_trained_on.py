@@ -1,0 +1,103 @@
+"""A model knows which products it learned from, and nobody takes them for new ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagger import bundle
+from tagger.bundle import Bundle
+from tagger.calibrate import calibrate
+from tagger.errors import CatalogError, ModelError
+from tagger.evaluate import evaluate_catalog
+from tagger.label_issues import find_label_issues
+from tagger.products import Products, ProductSource
+from tagger.trained_on import FILE_NAME, keys_of, was_trained_on, write_trained_on
+
+from .conftest import MakeCatalog, Row, random_titles
+
+
+def products(*pairs: tuple[str | bytes | None, str | None]) -> Products:
+    return Products([image for image, _ in pairs], [title for _, title in pairs])
+
+
+OLD = products(("images/1.jpg", "red shirt"), (None, "blue bag"), (b"picture", None))
+
+
+@pytest.fixture
+def trained(model_dir: Path, tmp_path: Path) -> Path:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "trained"))
+    write_trained_on(copy, OLD, None)
+    return copy
+
+
+def test_product_is_known_by_title_and_picture_wherever_it_lies(trained: Path) -> None:
+    assert was_trained_on(trained, OLD).all()
+    moved = products(("/mnt/feed/1.jpg", "red shirt"), ("2.jpg", "red shirt"), (None, "red shirt"))
+    assert was_trained_on(trained, moved).tolist() == [True, False, False]
+    assert not was_trained_on(trained, products((b"picture", "blue bag"), (None, "blue"))).any()
+
+
+def test_fine_tuned_model_knows_the_products_of_both_runs(trained: Path, tmp_path: Path) -> None:
+    tuned = Path(shutil.copytree(trained, tmp_path / "tuned"))
+    new = products((None, "green shoe"))
+    write_trained_on(tuned, new, trained)
+    assert was_trained_on(tuned, OLD).all()
+    assert was_trained_on(tuned, new).all()
+    assert not was_trained_on(trained, new).any()
+
+
+def test_keys_of_many_products_hardly_collide() -> None:
+    many = products(*((f"{n}.jpg", None) for n in range(20_000)))
+    assert len(np.unique(keys_of(many))) > 19_990
+
+
+def test_model_that_does_not_say_was_trained_on_none(model_dir: Path) -> None:
+    assert not was_trained_on(model_dir, OLD).any()
+
+
+def test_damaged_file_is_a_model_error(trained: Path) -> None:
+    (trained / FILE_NAME).write_bytes(b"x")
+    with pytest.raises(ModelError, match=FILE_NAME):
+        was_trained_on(trained, OLD)
+
+
+@pytest.fixture
+def half_seen(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> tuple[Bundle, Path]:
+    """A model, and a catalog of whose 400 products it has seen the first half."""
+    titles = [f"{title} {n}" for n, title in enumerate(random_titles(400))]
+    labels = ("Blue", "Green", "Red")
+    rows: list[Row] = [{"title": t, "color": labels[n % 3]} for n, t in enumerate(titles)]
+    path = make_catalog(rows)
+    copy = Path(shutil.copytree(model_dir, tmp_path / "half"))
+    write_trained_on(copy, products(*((None, title) for title in titles[:200])), None)
+    return bundle.load(copy), path
+
+
+def test_eval_counts_them_and_suspects_none_of_their_labels(
+    half_seen: tuple[Bundle, Path], tiny: Bundle
+) -> None:
+    model, path = half_seen
+    done = evaluate_catalog(model, ProductSource(path), ["color"])
+    assert done.figures.trained_on == 200
+    assert evaluate_catalog(tiny, ProductSource(path), ["color"]).figures.trained_on == 0
+    found = find_label_issues(model, done.products, done.answers, ["color"], done.trained_on)
+    assert len(found["color"].rows) > 10
+    assert (found["color"].rows >= 200).all()
+
+
+def test_calibration_leaves_them_out(half_seen: tuple[Bundle, Path]) -> None:
+    model, path = half_seen
+    calibration, _ = calibrate(model, ProductSource(path), ["color"])
+    assert calibration.left_out == 200
+    fitted = calibration.threshold("color", 0.9)
+    assert fitted.num_products + fitted.reported_products == 200
+
+
+def test_calibration_on_nothing_else_is_refused(half_seen: tuple[Bundle, Path]) -> None:
+    model, path = half_seen
+    with pytest.raises(CatalogError, match="was trained on all products"):
+        calibrate(model, ProductSource(path, limit=100), ["color"])
