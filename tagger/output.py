@@ -37,6 +37,7 @@ class ParquetOutput:
         self.path = path
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
+        self._num_rows = self._num_bytes = 0
         self._temporary = temporary or path.with_name(f".{path.name}.partial")
         try:
             self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
@@ -53,9 +54,9 @@ class ParquetOutput:
             DiskFullError, OutputError: the disk is full or gone.
         """
         self._waiting.append(batch)
-        rows = sum(waiting.num_rows for waiting in self._waiting)
-        held = sum(waiting.nbytes for waiting in self._waiting)
-        if rows >= ROW_GROUP_ROWS or held >= ROW_GROUP_BYTES:
+        self._num_rows += batch.num_rows
+        self._num_bytes += batch.nbytes
+        if self._num_rows >= ROW_GROUP_ROWS or self._num_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -66,6 +67,7 @@ class ParquetOutput:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._waiting = []
+        self._num_rows = self._num_bytes = 0
 
     def __exit__(
         self,

@@ -27,7 +27,7 @@ from tagger.errors import (
     UsageError,
 )
 from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out
-from tagger.run import Result, _Reader, dry_run, run
+from tagger.run import COPY_BYTES, COPY_ROWS, Result, _batches, _Reader, dry_run, run
 from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
 
 from .conftest import TASKS, MakeCatalog, mixed_rows, save_picture
@@ -448,6 +448,18 @@ def test_reader_finds_rows_by_number(starts: Sequence[int], size: int) -> None:
         assert rows == list(range(start, end))
     with pytest.raises(CatalogError, match="ends after"):
         list(reader.rows(28, 31))
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 5000), (COPY_BYTES // 10, 50)])
+def test_finished_rows_are_read_in_batches_of_bounded_rows_and_bytes(
+    tmp_path: Path, size: int, count: int
+) -> None:
+    cells = [str(n).encode().ljust(size) for n in range(count)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "part.parquet", row_group_size=count // 2)
+    batches = list(_batches(tmp_path / "part.parquet"))
+    assert [cell for batch in batches for cell in batch["image"].to_pylist()] == cells
+    assert max(batch.num_rows for batch in batches) == min(COPY_ROWS, COPY_BYTES // size - 1)
+    assert max(batch.nbytes for batch in batches) <= COPY_BYTES
 
 
 # ---- failures
