@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -22,8 +24,8 @@ ROW_GROUP_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class ParquetOutput:
-    """A Parquet file that is written beside its name, flushed to disk and renamed when whole.
+class Output(ABC):
+    """A table that is written beside its name, flushed to disk and renamed when whole.
 
     Used as a context manager; on an error the temporary file is deleted.
     """
@@ -35,24 +37,66 @@ class ParquetOutput:
             OutputError: the folder does not exist or cannot be written.
         """
         self.path = path
-        self._schema = schema
-        self._waiting: list[pa.RecordBatch] = []
-        self._num_rows = self._num_bytes = 0
         self._temporary = temporary or path.with_name(f".{path.name}.partial")
         try:
-            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+            self._writer = self._open(self._temporary, schema)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def __enter__(self) -> ParquetOutput:
+    def __enter__(self) -> Self:
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are written in groups of ROW_GROUP_ROWS or ROW_GROUP_BYTES.
+        """Add rows.
 
         Raises:
             DiskFullError, OutputError: the disk is full or gone.
         """
+        try:
+            self._write(batch)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._close(whole=kind is None)
+            if kind is None:
+                publish(self._temporary, self.path)
+        except OSError as failure:
+            raise cannot_write(self.path, failure) from failure
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    @abstractmethod
+    def _open(self, temporary: Path, schema: pa.Schema) -> Any:
+        """What writes the file; it has a `close`."""
+
+    @abstractmethod
+    def _write(self, batch: pa.RecordBatch) -> None: ...
+
+    def _close(self, whole: bool) -> None:
+        """Close the writer; what the file then holds counts only if it is `whole`."""
+        self._writer.close()
+
+
+class ParquetOutput(Output):
+    """Parquet, in row groups of ROW_GROUP_ROWS or ROW_GROUP_BYTES."""
+
+    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
+        super().__init__(path, schema, temporary)
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._num_rows = self._num_bytes = 0
+
+    def _open(self, temporary: Path, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(temporary, schema, compression="zstd")
+
+    def _write(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self._num_rows += batch.num_rows
         self._num_bytes += batch.nbytes
@@ -60,80 +104,32 @@ class ParquetOutput:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._waiting:
-            return
-        try:
+        if self._waiting:
             self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
         self._waiting = []
         self._num_rows = self._num_bytes = 0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
-            if kind is None:
-                publish(self._temporary, self.path)
-        except OSError as failure:
-            raise cannot_write(self.path, failure) from failure
-        finally:
-            self._temporary.unlink(missing_ok=True)
+    def _close(self, whole: bool) -> None:
+        if whole:
+            self._flush()
+        super()._close(whole)
 
 
-class CsvOutput:
-    """A CSV file in UTF-8, written and renamed as a `ParquetOutput` is.
+class CsvOutput(Output):
+    """CSV in UTF-8.
 
     Strings are quoted; null is an empty field and the empty string a quoted one, as `Catalog`
     reads them. A list of likeliest labels is JSON.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, temporary: Path) -> None:
-        """Raises:
-        OutputError: the folder does not exist or cannot be written.
-        """
-        self.path = path
-        self._temporary = temporary
-        try:
-            self._writer = pa_csv.CSVWriter(temporary, _csv_schema(schema))
-        except OSError as error:
-            raise cannot_write(path, error) from error
+    def _open(self, temporary: Path, schema: pa.Schema) -> pa_csv.CSVWriter:
+        return pa_csv.CSVWriter(temporary, _csv_schema(schema))
 
-    def __enter__(self) -> CsvOutput:
-        return self
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Raises:
-        DiskFullError, OutputError: the disk is full or gone.
-        """
-        try:
-            self._writer.write_batch(_csv_batch(batch))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._writer.close()
-            if kind is None:
-                publish(self._temporary, self.path)
-        except OSError as failure:
-            raise cannot_write(self.path, failure) from failure
-        finally:
-            self._temporary.unlink(missing_ok=True)
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(_csv_batch(batch))
 
 
-def open_output(path: Path, schema: pa.Schema, temporary: Path) -> ParquetOutput | CsvOutput:
+def open_output(path: Path, schema: pa.Schema, temporary: Path) -> Output:
     """The kind of file that the suffix of `path` names."""
     kind = CsvOutput if path.suffix == ".csv" else ParquetOutput
     return kind(path, schema, temporary)

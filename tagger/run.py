@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
@@ -90,7 +91,7 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
-        with directory.open(job.fingerprint, options.overwrite):
+        with closing(directory.open(job.fingerprint, options.overwrite)):
             _Run(job, directory, result, progress).go()
     result.seconds = time.monotonic() - started
     return result
