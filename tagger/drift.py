@@ -14,7 +14,7 @@ from tagger.bundle import Bundle
 from tagger.catalog import Columns, folder_of
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
-from tagger.output import write_text
+from tagger.output import write_json
 from tagger.preprocess import title_status
 from tagger.products import Products, read_products
 from tagger.tokenizer import Tokenizer
@@ -181,8 +181,7 @@ def write_profile(profile: Profile, directory: Path) -> None:
     """Raises:
     OutputError: it cannot be written.
     """
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=2).decode()
-    write_text(directory / FILE_NAME, text + "\n")
+    write_json(directory / FILE_NAME, profile)
 
 
 def _compare_counts(what: str, old: Mapping[str, int], new: Mapping[str, int]) -> Finding:

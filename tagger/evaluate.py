@@ -13,9 +13,9 @@ from tagger.bundle import Bundle
 from tagger.calibration import DEFAULT_PRECISION
 from tagger.catalog import Columns, folder_of
 from tagger.config import Frozen
-from tagger.errors import OutputError
 from tagger.metrics import Labels, squared_error
 from tagger.model import Output
+from tagger.output import write_json
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, read_products
 from tagger.scores import Answers, Score, score
@@ -116,19 +116,14 @@ def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None
     """The figures as JSON, with what they were measured with.
 
     Raises:
-        OutputError: `path` cannot be written.
+        DiskFullError, OutputError: `path` cannot be written.
     """
     document = {
         "tagger_version": __version__,
         "model_sha256": bundle.sha256,
         **msgspec.to_builtins(evaluation),
     }
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}", "name another --json"
-        ) from error
+    write_json(path, document)
 
 
 def _collect(

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -173,18 +174,34 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A small file, whole or not at all.
+    """A small file, whole or not at all; a pipe or a link, such as /dev/stdout, is written to.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and (path.is_symlink() or not path.is_file()):
+            path.write_text(text, encoding="utf-8")
+            return
         temporary.write_text(text, encoding="utf-8")
         publish(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+    finally:
+        # Where the folder itself is the trouble, this fails too.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, document: object) -> None:
+    """`document`, of what msgspec encodes, as an indented file, whole or not at all.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    write_text(path, text + "\n")
 
 
 def check_writable(out: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from tagger.catalog import Catalog, Columns
 from tagger.errors import UsageError
-from tagger.output import write_text
+from tagger.output import write_json, write_text
 from tagger.previous import HASH_COLUMN
 
 DOUBTFUL = 0.5
@@ -77,7 +77,10 @@ def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, 
     )
     first = {doubt.input_hash: doubt for doubt in reversed(ranked)}
     doubts = [doubt for doubt in ranked if first[doubt.input_hash] is doubt]
-    write_text(path, _csv(doubts, tasks) if path.suffix == ".csv" else _json(doubts, model))
+    if path.suffix == ".csv":
+        write_text(path, _csv(doubts, tasks))
+    else:
+        write_json(path, _label_studio(doubts, model))
     return len(doubts)
 
 
@@ -136,8 +139,8 @@ def _csv(doubts: Sequence[Doubt], tasks: Sequence[str]) -> str:
     return sink.getvalue()
 
 
-def _json(doubts: Sequence[Doubt], model: str) -> str:
-    document = [
+def _label_studio(doubts: Sequence[Doubt], model: str) -> list[dict[str, object]]:
+    return [
         {
             "data": {"row": d.row, "id": d.id, "image": d.image, "title": d.title},
             "predictions": [
@@ -160,4 +163,3 @@ def _json(doubts: Sequence[Doubt], model: str) -> str:
         }
         for d in doubts
     ]
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"

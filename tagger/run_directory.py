@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tagger.errors import LockedError, OtherRunError, OutputError, UsageError
-from tagger.output import cannot_write, sync_folder, write_text
+from tagger.output import cannot_write, sync_folder, write_json, write_text
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
@@ -133,7 +133,7 @@ class RunDirectory:
         """Say that all parts are there: the manifest with the rows of each, then _SUCCESS."""
         parts = [self.part(number) for number in range(num_parts)]
         manifest = Manifest(dict(self._read().fingerprint), rows={p.name: rows(p) for p in parts})
-        write_text(self.path / MANIFEST, _json(manifest))
+        write_json(self.path / MANIFEST, manifest)
         write_text(self.path / SUCCESS, "")
 
     def unfinish(self) -> None:
@@ -190,7 +190,7 @@ class RunDirectory:
             )
         for file in (*self.path.glob("part-*.parquet"), *self.path.glob(".*.partial")):
             file.unlink()
-        write_text(self.path / MANIFEST, _json(Manifest(dict(fingerprint))))
+        write_json(self.path / MANIFEST, Manifest(dict(fingerprint)))
 
 
 def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunError:
@@ -207,10 +207,6 @@ def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunErro
     return OtherRunError(
         f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
     )
-
-
-def _json(manifest: Manifest) -> str:
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
 
 
 class _Lock:
