@@ -173,13 +173,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     """A small file, whole or not at all; a pipe or a link, such as /dev/stdout, is written to.
+
+    `temporary` is as that of `Output`.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and (path.is_symlink() or not path.is_file()):
             path.write_text(text, encoding="utf-8")
@@ -194,14 +196,14 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink()
 
 
-def write_json(path: Path, document: object) -> None:
-    """`document`, of what msgspec encodes, as an indented file, whole or not at all.
+def write_json(path: Path, document: object, temporary: Path | None = None) -> None:
+    """`document`, of what msgspec encodes, indented and written as `write_text` does.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
     """
     text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", temporary)
 
 
 def check_writable(out: Path) -> None:

@@ -260,6 +260,46 @@ def test_leftovers_of_a_killed_writer_disturb_nobody(
     )
 
 
+LEFTOVERS = (f".{MANIFEST}", f".{SUCCESS}", ".previous", ".part-00004.parquet")
+
+
+def leave(out: Path, *shares: str) -> set[str]:
+    """What a kill at the worst moments leaves of these shares in the directory; its names."""
+    names = {f"{name}.{share}.partial" for name in LEFTOVERS for share in shares}
+    for name in names:
+        (out / name).write_bytes(b"half")
+    return names
+
+
+@pytest.mark.parametrize("stopped_after", [20, None])
+def test_leftovers_of_killed_runs_are_gone_when_the_run_finishes(
+    tiny: Bundle, catalog: Path, tmp_path: Path, stopped_after: int | None
+) -> None:
+    out = tmp_path / "out"
+    if stopped_after is None:
+        run(job(tiny, catalog, out))
+        (out / SUCCESS).unlink()
+    else:
+        interrupt(job(tiny, catalog, out), stopped_after)
+    leave(out, "1-of-1", "2-of-3")
+    (out / f".{MANIFEST}.4711.partial").write_bytes(b"half")
+    (out / ".shard-2-of-3.lock").touch()
+    assert run(job(tiny, catalog, out)).finished
+    parts = [f"part-{k:05d}.parquet" for k in range(5)]
+    assert sorted(files(out)) == sorted([*parts, MANIFEST, SUCCESS])
+
+
+def test_shard_deletes_its_own_leftovers_and_nobody_elses(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out, shard=Shard(1, 2)))
+    leave(out, "2-of-2")
+    theirs = leave(out, "1-of-2", "12-of-2")
+    assert run(job(tiny, catalog, out, shard=Shard(2, 2))).finished
+    assert {name for name in files(out) if name.endswith(".partial")} == theirs
+
+
 # ---- another run in the same place
 
 OTHERS: list[tuple[str, dict[str, Any]]] = [
