@@ -58,6 +58,10 @@ class Bundle:
             )
         return known[name]
 
+    def temperature(self, task: str) -> float:
+        """What to divide the logits of `task` by; 1 where nothing was calibrated."""
+        return 1.0 if self.calibration is None else self.calibration.temperature(task)
+
     @property
     def fixed_length(self) -> int | None:
         """Title length in tokens that the text tower insists on, if it does."""

@@ -70,8 +70,7 @@ def profile_of(
     profiles = {}
     for name in tasks:
         labels = bundle.task(name).labels
-        temperature = bundle.calibration.temperature(name) if bundle.calibration else 1.0
-        probabilities = softmax(answers.logits[name][there], temperature)
+        probabilities = softmax(answers.logits[name][there], bundle.temperature(name))
         counts = np.bincount(probabilities.argmax(1), minlength=len(labels))
         bins = (probabilities.max(1) * CONFIDENCE_BINS).astype(int).clip(0, CONFIDENCE_BINS - 1)
         weights = answers.image_weights[name][answers.both]

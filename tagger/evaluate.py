@@ -86,19 +86,17 @@ def evaluate(
     answers = {view: {task.name: Answers() for task in tasks} for view in views}
     names = [task.name for task in bundle.config.tasks]
     truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in tasks}
-    calibration = bundle.calibration
     for rows, outputs in predict_views(
         bundle.model, bundle.tokenizer, products, pixels, bundle.device, views, words
     ):
         for view, output in outputs.items():
             for name in truth:
-                temperature = 1.0 if calibration is None else calibration.temperature(name)
                 _collect(
                     answers[view][name],
                     output,
                     name,
                     names.index(name),
-                    temperature,
+                    bundle.temperature(name),
                     truth[name][rows],
                 )
         progress(rows[-1] + 1, len(products))

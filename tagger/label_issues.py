@@ -96,8 +96,7 @@ def find_label_issues(
     counts: dict[str, int] = {}
     found: list[dict[str, object]] = []
     for task in known:
-        temperature = bundle.calibration.temperature(task.name) if bundle.calibration else 1.0
-        probabilities = softmax(answers.logits[task.name], temperature)
+        probabilities = softmax(answers.logits[task.name], bundle.temperature(task.name))
         given = np.array(task.label_ids(products.labels[task.name]))
         suspicion = suspect(probabilities, np.where(answers.answered, given, -1))
         counts[task.name] = len(suspicion.rows)

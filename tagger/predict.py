@@ -250,6 +250,6 @@ def label(bundle: Bundle, products: Sequence[Product], how: Labelling) -> pa.Rec
     for task in how.tasks:
         weights = output.modality_weights[:, names.index(task.name)]
         logits = output.logits[task.name].float()
-        arrays += task_columns(task, logits, weights, answerable, how, bundle.calibration)
+        arrays += task_columns(task, logits, weights, answerable, how, bundle)
     arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=how.schema)
