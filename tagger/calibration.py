@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tagger.config import Frozen
 from tagger.errors import ModelError, UsageError
-from tagger.output import write_text
+from tagger.output import write_json
 
 FILE_NAME = "calibration.json"
 FORMAT_VERSION = 1
@@ -259,5 +259,4 @@ def write_calibration(calibration: Calibration, directory: Path) -> None:
     """Raises:
     OutputError: it cannot be written.
     """
-    text = msgspec.json.format(msgspec.json.encode(calibration), indent=2).decode()
-    write_text(directory / FILE_NAME, text + "\n")
+    write_json(directory / FILE_NAME, calibration)

@@ -122,18 +122,25 @@ class Catalog:
                     f"name the right column with {option}.{closest(name, self.schema.names)}",
                 )
 
-    def batches(self, batch_rows: int, start: int = 0) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, batch_rows: int, start: int = 0, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """The rows from row `start` on, in order, in batches of 1 to `batch_rows` rows.
+
+        Of Parquet only the named `columns` are read, so that pictures beside them cost no memory.
 
         Raises:
             CatalogError: the file is damaged, or changed its columns between two parts.
         """
         try:
             source = (
-                self._parquet_batches(batch_rows, start) if self._parts else self._csv_batches()
+                self._parquet_batches(batch_rows, start, columns)
+                if self._parts
+                else self._csv_batches()
             )
             skip = 0 if self._parts else start
             for batch in source:
+                batch = batch if columns is None else batch.select(list(columns))
                 first = min(skip, batch.num_rows)
                 skip -= first
                 for offset in range(first, batch.num_rows, batch_rows):
@@ -143,10 +150,11 @@ class Catalog:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """The named columns of all rows, in memory."""
-        batches = [batch.select(list(columns)) for batch in self.batches(65536)]
-        return pa.Table.from_batches(batches)
+        return pa.Table.from_batches(self.batches(65536, columns=columns))
 
-    def _parquet_batches(self, batch_rows: int, start: int) -> Iterator[pa.RecordBatch]:
+    def _parquet_batches(
+        self, batch_rows: int, start: int, columns: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
         """The rows from `start` on; row groups that hold earlier rows only are not read."""
         for part in self._parts:
             # Without pre_buffer a row group larger than memory is read piece by piece.
@@ -155,7 +163,7 @@ class Catalog:
                 while groups and start >= file.metadata.row_group(groups[0]).num_rows:
                     start -= file.metadata.row_group(groups.pop(0)).num_rows
                 if groups:
-                    for batch in file.iter_batches(batch_size=batch_rows, row_groups=groups):
+                    for batch in file.iter_batches(batch_rows, groups, columns):
                         first = min(start, batch.num_rows)
                         start -= first
                         yield batch.slice(first)

@@ -125,8 +125,12 @@ def train(
         resume,
         command=shlex.join(["tagger", *sys.argv[1:]]),
     )
-    with Bar("batches") as bar:
-        result = run(options, TrainMonitor(bar))
+    try:
+        with Bar("batches") as bar:
+            result = run(options, TrainMonitor(bar))
+    except StoppedError as stopped:
+        stopped.hint = "finished epochs are kept: run the same command again with --resume"
+        raise
     show_training(result, out)
 
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 from torch import Tensor
 
 from tagger.bundle import Bundle
-from tagger.calibration import Calibration
 from tagger.catalog import Columns
 from tagger.config import BATCH_SIZE
 from tagger.errors import CatalogError, UsageError
@@ -56,23 +55,22 @@ def task_columns(
     weights: Tensor,
     answerable: np.ndarray,
     how: Labelling,
-    calibration: Calibration | None,
+    bundle: Bundle,
 ) -> list[pa.Array]:
     """label, confidence, image weight, text weight, status and, if asked for, the top k.
 
     logits (n, labels), weights (n, 2) in the order image, text; a product that is not `answerable`
     (n,) gets nulls, one below the threshold of its label gets no label.
     """
-    temperature = 1.0 if calibration is None else calibration.temperature(task.name)
     top_k = how.num_ranked
     k = min(top_k or 1, len(task.labels))
-    ranking = (logits / temperature).softmax(-1).topk(k, dim=-1)
+    ranking = (logits / bundle.temperature(task.name)).softmax(-1).topk(k, dim=-1)
     confidences, label_ids = (t.cpu().numpy() for t in ranking)
     absent = ~answerable
     labels = [task.labels[i] for i in label_ids[:, 0]]
     unsure = np.zeros(len(labels), dtype=bool)
-    if how.precision is not None and calibration is not None:
-        threshold = calibration.threshold(task.name, how.precision)
+    if how.precision is not None and bundle.calibration is not None:
+        threshold = bundle.calibration.threshold(task.name, how.precision)
         unsure = confidences[:, 0] < np.array([threshold.of(label) for label in labels])
 
     def floats(values: np.ndarray) -> pa.Array:

@@ -82,13 +82,10 @@ def _log(level: str, **fields: object) -> None:
 
 
 def show_stopped(stopped: StoppedError) -> None:
-    """Which signal ended the command, and that nothing is lost."""
+    """Which signal ended the command, and how to go on."""
     name = signal.Signals(stopped.exit_code - 128).name
     if name != "SIGPIPE":
-        show_error(
-            TaggerError(f"stopped by {name}", "finished work is kept: run the same command again"),
-            stopped.exit_code,
-        )
+        show_error(TaggerError(f"stopped by {name}", stopped.hint), stopped.exit_code)
 
 
 def show_error(error: TaggerError, exit_code: int | None = None) -> None:

@@ -13,7 +13,7 @@ from tagger.answers import Answers, collect_answers, softmax
 from tagger.bundle import Bundle
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
-from tagger.output import write_text
+from tagger.output import write_json
 from tagger.preprocess import title_status
 from tagger.products import Products, ProductSource
 from tagger.tokenizer import Tokenizer
@@ -64,8 +64,7 @@ def profile_of(
     profiles = {}
     for name in tasks:
         labels = bundle.task(name).labels
-        temperature = bundle.calibration.temperature(name) if bundle.calibration else 1.0
-        probabilities = softmax(answers.logits[name][there], temperature)
+        probabilities = softmax(answers.logits[name][there], bundle.temperature(name))
         counts = np.bincount(probabilities.argmax(1), minlength=len(labels))
         bins = (probabilities.max(1) * CONFIDENCE_BINS).astype(int).clip(0, CONFIDENCE_BINS - 1)
         weights = answers.image_weights[name][answers.both]
@@ -172,8 +171,7 @@ def write_profile(profile: Profile, directory: Path) -> None:
     """Raises:
     OutputError: it cannot be written.
     """
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=2).decode()
-    write_text(directory / FILE_NAME, text + "\n")
+    write_json(directory / FILE_NAME, profile)
 
 
 def _compare_counts(what: str, old: Mapping[str, int], new: Mapping[str, int]) -> Finding:

@@ -88,7 +88,12 @@ class DriftError(TaggerError):
 
 
 class StoppedError(BaseException):
-    """A signal that ends the command; not an Exception, so that nothing on the way catches it."""
+    """A signal that ends the command; not an Exception, so that nothing on the way catches it.
+
+    `hint` is what to type to go on.
+    """
+
+    hint = "finished work is kept: run the same command again"
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)

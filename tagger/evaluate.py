@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tagger.answers import NUM_THREADS, Answers, Collector
 from tagger.bundle import Bundle
 from tagger.config import PRECISION, Frozen
-from tagger.errors import OutputError
 from tagger.metrics import Labels, squared_error
 from tagger.model import Output
+from tagger.output import write_json
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
 from tagger.scores import Judged, Predictions, Score, judge, score
@@ -118,19 +118,14 @@ def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None
     """The figures as JSON, with what they were measured with.
 
     Raises:
-        OutputError: `path` cannot be written.
+        DiskFullError, OutputError: `path` cannot be written.
     """
     document = {
         "tagger_version": __version__,
         "model_sha256": bundle.sha256,
         **msgspec.to_builtins(evaluation),
     }
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}", "name another --json"
-        ) from error
+    write_json(path, document)
 
 
 def _collect(
@@ -138,8 +133,7 @@ def _collect(
 ) -> None:
     """Add what `output` says of task `name`, whose true labels are `truth` (n,)."""
     index = [task.name for task in bundle.config.tasks].index(name)
-    temperature = 1.0 if bundle.calibration is None else bundle.calibration.temperature(name)
-    probabilities = (output.logits[name].double() / temperature).softmax(-1)
+    probabilities = (output.logits[name].double() / bundle.temperature(name)).softmax(-1)
     confidence, label_ids = probabilities.max(-1)
     weights = output.modality_weights[:, index]
     answered = weights.sum(-1) > 0

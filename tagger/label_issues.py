@@ -93,9 +93,8 @@ def find_label_issues(
     fair = answers.answered & ~trained_on
     found = {}
     for name in tasks:
-        temperature = 1.0 if bundle.calibration is None else bundle.calibration.temperature(name)
         given = np.array(bundle.task(name).label_ids(products.labels[name]))
-        probabilities = softmax(answers.logits[name], temperature)
+        probabilities = softmax(answers.logits[name], bundle.temperature(name))
         found[name] = suspect(probabilities, np.where(fair, given, -1))
     return found
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -22,8 +25,8 @@ ROW_GROUP_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class ParquetOutput:
-    """A Parquet file that is written beside its name, flushed to disk and renamed when whole.
+class Output(ABC):
+    """A table that is written beside its name, flushed to disk and renamed when whole.
 
     Used as a context manager; on an error the temporary file is deleted.
     """
@@ -35,37 +38,25 @@ class ParquetOutput:
             OutputError: the folder does not exist or cannot be written.
         """
         self.path = path
-        self._schema = schema
-        self._waiting: list[pa.RecordBatch] = []
         self._temporary = temporary or path.with_name(f".{path.name}.partial")
         try:
-            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+            self._writer = self._open(self._temporary, schema)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def __enter__(self) -> ParquetOutput:
+    def __enter__(self) -> Self:
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are written in groups of ROW_GROUP_ROWS or ROW_GROUP_BYTES.
+        """Add rows.
 
         Raises:
             DiskFullError, OutputError: the disk is full or gone.
         """
-        self._waiting.append(batch)
-        rows = sum(waiting.num_rows for waiting in self._waiting)
-        held = sum(waiting.nbytes for waiting in self._waiting)
-        if rows >= ROW_GROUP_ROWS or held >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
         try:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            self._write(batch)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self._waiting = []
 
     def __exit__(
         self,
@@ -74,9 +65,7 @@ class ParquetOutput:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
+            self._close(whole=kind is None)
             if kind is None:
                 publish(self._temporary, self.path)
         except OSError as failure:
@@ -84,54 +73,64 @@ class ParquetOutput:
         finally:
             self._temporary.unlink(missing_ok=True)
 
+    @abstractmethod
+    def _open(self, temporary: Path, schema: pa.Schema) -> Any:
+        """What writes the file; it has a `close`."""
 
-class CsvOutput:
-    """A CSV file in UTF-8, written and renamed as a `ParquetOutput` is.
+    @abstractmethod
+    def _write(self, batch: pa.RecordBatch) -> None: ...
+
+    def _close(self, whole: bool) -> None:
+        """Close the writer; what the file then holds counts only if it is `whole`."""
+        self._writer.close()
+
+
+class ParquetOutput(Output):
+    """Parquet, in row groups of ROW_GROUP_ROWS or ROW_GROUP_BYTES."""
+
+    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
+        super().__init__(path, schema, temporary)
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._num_rows = self._num_bytes = 0
+
+    def _open(self, temporary: Path, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(temporary, schema, compression="zstd")
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        self._num_rows += batch.num_rows
+        self._num_bytes += batch.nbytes
+        if self._num_rows >= ROW_GROUP_ROWS or self._num_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting = []
+        self._num_rows = self._num_bytes = 0
+
+    def _close(self, whole: bool) -> None:
+        if whole:
+            self._flush()
+        super()._close(whole)
+
+
+class CsvOutput(Output):
+    """CSV in UTF-8.
 
     Strings are quoted; null is an empty field and the empty string a quoted one, as `Catalog`
     reads them. A list of likeliest labels is JSON.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, temporary: Path) -> None:
-        """Raises:
-        OutputError: the folder does not exist or cannot be written.
-        """
-        self.path = path
-        self._temporary = temporary
-        try:
-            self._writer = pa_csv.CSVWriter(temporary, _csv_schema(schema))
-        except OSError as error:
-            raise cannot_write(path, error) from error
+    def _open(self, temporary: Path, schema: pa.Schema) -> pa_csv.CSVWriter:
+        return pa_csv.CSVWriter(temporary, _csv_schema(schema))
 
-    def __enter__(self) -> CsvOutput:
-        return self
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Raises:
-        DiskFullError, OutputError: the disk is full or gone.
-        """
-        try:
-            self._writer.write_batch(_csv_batch(batch))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._writer.close()
-            if kind is None:
-                publish(self._temporary, self.path)
-        except OSError as failure:
-            raise cannot_write(self.path, failure) from failure
-        finally:
-            self._temporary.unlink(missing_ok=True)
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(_csv_batch(batch))
 
 
-def open_output(path: Path, schema: pa.Schema, temporary: Path) -> ParquetOutput | CsvOutput:
+def open_output(path: Path, schema: pa.Schema, temporary: Path) -> Output:
     """The kind of file that the suffix of `path` names."""
     kind = CsvOutput if path.suffix == ".csv" else ParquetOutput
     return kind(path, schema, temporary)
@@ -174,19 +173,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A small file, whole or not at all.
+def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
+    """A small file, whole or not at all; a pipe or a link, such as /dev/stdout, is written to.
+
+    `temporary` is as that of `Output`.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and (path.is_symlink() or not path.is_file()):
+            path.write_text(text, encoding="utf-8")
+            return
         temporary.write_text(text, encoding="utf-8")
         publish(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+    finally:
+        # Where the folder itself is the trouble, this fails too.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, document: object, temporary: Path | None = None) -> None:
+    """`document`, of what msgspec encodes, indented and written as `write_text` does.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    write_text(path, text + "\n", temporary)
 
 
 def check_writable(out: Path) -> None:

@@ -125,6 +125,7 @@ def label_batches(
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
     products: deque[Product] = deque()  # those, in order
+    held = 0  # bytes of the rows in `unfinished`
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):
@@ -135,9 +136,9 @@ def label_batches(
                 with stages.time("decode"):
                     products += rows.collect(previous)
                 unfinished.append(rows)
+                held += rows.given.nbytes
             elif not unfinished:
                 return
-            held = sum(rows.given.nbytes for rows in unfinished)
             full = how.batch_size if decoding and held < HELD_BYTES else 1
             while len(products) >= full:
                 count = min(how.batch_size, len(products))
@@ -148,6 +149,7 @@ def label_batches(
                     new = new.slice(rows.answer(new))
             while unfinished and unfinished[0].num_unanswered == 0:
                 rows = unfinished.popleft()
+                held -= rows.given.nbytes
                 yield rows.given, rows.new_columns(how.schema)
 
 
@@ -248,6 +250,6 @@ def label(bundle: Bundle, products: Sequence[Product], how: Labelling) -> pa.Rec
     for task in how.tasks:
         weights = output.modality_weights[:, names.index(task.name)]
         logits = output.logits[task.name].float()
-        arrays += task_columns(task, logits, weights, answerable, how, bundle.calibration)
+        arrays += task_columns(task, logits, weights, answerable, how, bundle)
     arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=how.schema)

@@ -38,8 +38,8 @@ class Previous:
         self._scratch = scratch
         try:
             with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for batch in catalog.batches(BATCH_ROWS):
-                    writer.write_batch(batch.select(schema.names).cast(schema))
+                for batch in catalog.batches(BATCH_ROWS, columns=schema.names):
+                    writer.write_batch(batch.cast(schema))
                     texts = batch.column(HASH_COLUMN).to_pylist()
                     digests.append(np.array([*map(digest_of, texts)], f"S{DIGEST_BYTES}"))
                     sizes.append(batch.num_rows)

@@ -109,7 +109,7 @@ def image_sources(
     if column not in rows.schema.names:
         return [None] * rows.num_rows
     kind = rows.schema.field(column).type
-    if _is_bytes(kind):
+    if is_bytes(kind):
         return rows.column(column).to_pylist()  # type: ignore[no-any-return]
     if pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
         pairs = rows.column(column).to_pylist()
@@ -129,7 +129,8 @@ def titles_of(
     return strings(rows, column, path) if there else [None] * rows.num_rows
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds picture files."""
     types = pa.types
     return bool(
         types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from tagger.catalog import strings
-from tagger.output import write_text
+from tagger.output import write_json
 
 NUM_EXAMPLES = 3
 """Ids that the summary names per status."""
@@ -129,5 +129,4 @@ def write_report(report: Report, path: Path) -> None:
     """Raises:
     OutputError: `path` cannot be written.
     """
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
-    write_text(path, text + "\n")
+    write_json(path, report)

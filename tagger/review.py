@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from tagger.catalog import Catalog, Columns
 from tagger.errors import UsageError
-from tagger.output import write_text
+from tagger.output import write_json, write_text
 from tagger.previous import HASH_COLUMN
+from tagger.products import is_bytes
 
 DOUBTFUL = 0.5
 """Below this confidence an answer is doubtful even where the model did not abstain."""
@@ -77,13 +79,17 @@ def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, 
     )
     first = {doubt.input_hash: doubt for doubt in reversed(ranked)}
     doubts = [doubt for doubt in ranked if first[doubt.input_hash] is doubt]
-    write_text(path, _csv(doubts, tasks) if path.suffix == ".csv" else _json(doubts, model))
+    if path.suffix == ".csv":
+        write_text(path, _csv(doubts, tasks))
+    else:
+        write_json(path, _label_studio(doubts, model))
     return len(doubts)
 
 
 def _doubts(out: Path, tasks: Sequence[str], columns: Columns) -> Iterator[Doubt]:
     row = 0
-    for batch in Catalog(out).batches(1024):
+    catalog = Catalog(out)
+    for batch in catalog.batches(1024, columns=_needed(catalog.schema, tasks, columns)):
         for product in batch.to_pylist():
             row += 1
             candidates = dict(_candidates(product, tasks))
@@ -96,6 +102,19 @@ def _doubts(out: Path, tasks: Sequence[str], columns: Columns) -> Iterator[Doubt
                     _text(product, columns.title),
                     candidates,
                 )
+
+
+def _needed(schema: pa.Schema, tasks: Sequence[str], columns: Columns) -> list[str]:
+    """The columns of an output that the list shows or hangs on; pictures in it are neither."""
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    shown = [
+        name
+        for name in (columns.id, columns.image, columns.title)
+        if name in kinds and not (is_bytes(kinds[name]) or pa.types.is_nested(kinds[name]))
+    ]
+    ends = ("label", "confidence", "status", "top_k")
+    answers = [f"{task}_{end}" for task in tasks for end in ends if f"{task}_{end}" in kinds]
+    return list(dict.fromkeys([*shown, HASH_COLUMN, *answers]))
 
 
 def _candidates(
@@ -136,8 +155,8 @@ def _csv(doubts: Sequence[Doubt], tasks: Sequence[str]) -> str:
     return sink.getvalue()
 
 
-def _json(doubts: Sequence[Doubt], model: str) -> str:
-    document = [
+def _label_studio(doubts: Sequence[Doubt], model: str) -> list[dict[str, object]]:
+    return [
         {
             "data": {"row": d.row, "id": d.id, "image": d.image, "title": d.title},
             "predictions": [
@@ -160,4 +179,3 @@ def _json(doubts: Sequence[Doubt], model: str) -> str:
         }
         for d in doubts
     ]
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"

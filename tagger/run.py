@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
@@ -23,6 +24,11 @@ from tagger.run_directory import RunDirectory, other_run
 
 Progress = Callable[[int], None]
 """Called with the number of rows that are done since the last call."""
+
+COPY_ROWS = 1024
+COPY_BYTES = 4 << 20
+"""Rows of a finished part that are read at a time: nothing is decoded here, so that READ_ROWS would
+only cost time; fewer where they carry pictures, so that those fit into memory."""
 
 
 @dataclass
@@ -85,7 +91,7 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
-        with directory.open(job.fingerprint, options.overwrite):
+        with closing(directory.open(job.fingerprint, options.overwrite)):
             _Run(job, directory, result, progress).go()
     result.seconds = time.monotonic() - started
     return result
@@ -218,10 +224,13 @@ class _Run:
         again = np.array(failed(batch, self.job.options.tasks))
         if not again.any():
             return batch
-        inputs = batch.filter(pa.array(again)).select(self.job.kept)
+        inputs = pa.Table.from_batches([batch.filter(pa.array(again)).select(self.job.kept)])
         pieces = [batch.filter(pa.array(~again)).cast(self.job.schema)]
         for given, new in label_batches(
-            self.job.bundle, [inputs], self.job.how, stages=self.result.stages
+            self.job.bundle,
+            inputs.to_batches(max_chunksize=READ_ROWS),
+            self.job.how,
+            stages=self.result.stages,
         ):
             pieces.append(join(self.job, given, new))
         order = np.concatenate([np.flatnonzero(~again), np.flatnonzero(again)])
@@ -323,8 +332,15 @@ class _Reader:
 
 
 def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file that tagger wrote; of `columns` those that it has."""
+    """The rows of a Parquet file that tagger wrote; of `columns` those that it has.
+
+    COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
+    """
     with pq.ParquetFile(file, pre_buffer=False) as content:
         names = content.schema_arrow.names
         chosen = None if columns is None else [name for name in columns if name in names]
-        yield from content.iter_batches(READ_ROWS, columns=chosen)
+        for number in range(content.num_row_groups):
+            group = content.metadata.row_group(number)
+            fitting = group.num_rows * COPY_BYTES // max(1, group.total_byte_size)
+            rows = min(max(1, fitting), COPY_ROWS)
+            yield from content.iter_batches(rows, [number], chosen)

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from tagger.errors import LockedError, OtherRunError, OutputError, UsageError
-from tagger.output import cannot_write, sync_folder, write_text
+from tagger.output import cannot_write, sync_folder, write_json, write_text
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
@@ -79,7 +78,8 @@ class RunDirectory:
     def open(self, fingerprint: Fingerprint, overwrite: bool) -> RunDirectory:
         """Lock the directory for the run of `fingerprint`, and make it where it is not there.
 
-        With `overwrite`, a finished run or one of another fingerprint is removed first.
+        With `overwrite`, a finished run or one of another fingerprint is removed first. What a
+        killed run left half written is deleted.
 
         Raises:
             LockedError: another run is at work in it.
@@ -100,6 +100,7 @@ class RunDirectory:
                 self._lock.take(shared=not alone, patience=patience)
                 if not self._fits(fingerprint, overwrite=False):
                     raise self._lock.taken()  # another run came between the two locks
+            self._delete_leftovers()
         except OSError as error:
             self.close()
             raise cannot_write(self.path, error) from error
@@ -107,17 +108,6 @@ class RunDirectory:
             self.close()
             raise
         return self
-
-    def __enter__(self) -> RunDirectory:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the locks back; a directory that is finished or not ours keeps no trace of them."""
@@ -145,8 +135,8 @@ class RunDirectory:
         """Say that all parts are there: the manifest with the rows of each, then _SUCCESS."""
         parts = [self.part(number) for number in range(num_parts)]
         manifest = Manifest(dict(self._read().fingerprint), rows={p.name: rows(p) for p in parts})
-        write_text(self.path / MANIFEST, _json(manifest))
-        write_text(self.path / SUCCESS, "")
+        self._write_manifest(manifest)
+        write_text(self.path / SUCCESS, "", self.temporary(SUCCESS))
 
     def unfinish(self) -> None:
         """Take _SUCCESS away, before finished parts are replaced."""
@@ -182,6 +172,17 @@ class RunDirectory:
             ) from error
         return manifest
 
+    def _write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.path / MANIFEST, manifest, self.temporary(MANIFEST))
+
+    def _delete_leftovers(self) -> None:
+        """Delete what killed runs left, but for what may be of another shard that is at work."""
+        alone = self.shard.count == 1
+        patterns = (".*.partial", ".shard-*.lock") if alone else (self.temporary("*").name,)
+        for pattern in patterns:
+            for file in self.path.glob(pattern):
+                file.unlink()
+
     def _fits(self, fingerprint: Fingerprint, overwrite: bool) -> bool:
         """Whether the directory holds a run that this one can go on with, or has finished."""
         if not (self.path / MANIFEST).exists():
@@ -202,7 +203,7 @@ class RunDirectory:
             )
         for file in (*self.path.glob("part-*.parquet"), *self.path.glob(".*.partial")):
             file.unlink()
-        write_text(self.path / MANIFEST, _json(Manifest(dict(fingerprint))))
+        self._write_manifest(Manifest(dict(fingerprint)))
 
 
 def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunError:
@@ -219,10 +220,6 @@ def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunErro
     return OtherRunError(
         f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
     )
-
-
-def _json(manifest: Manifest) -> str:
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
 
 
 class _Lock:

@@ -15,6 +15,7 @@ from tagger.bundle import WEIGHTS
 from tagger.calibrate import Promise, calibrate
 from tagger.calibration import FILE_NAME, read_calibration, write_calibration
 from tagger.errors import ModelError, OtherRunError, UsageError
+from tagger.evaluate import evaluate_catalog
 from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
 from tagger.run import run
@@ -96,6 +97,27 @@ def test_abstaining_keeps_the_candidate_and_its_confidence(
     assert (sure["color_confidence"] == everything["color_confidence"]).all()
     assert (everything["color_label"] == [k[0]["label"] for k in sure["color_top_k"]]).all()
     assert set(sure["pattern_status"]) == {"abstain"}
+
+
+def test_eval_sees_the_confidences_of_predict_and_what_it_publishes(
+    calibrated: Path, feed: Path
+) -> None:
+    loaded = bundle.load(calibrated)
+    frame = pq.read_table(feed).to_pandas()
+    said = tagger.load(calibrated).predict(
+        frame.drop(columns=NAMES), ["color"], min_precision=PRECISION
+    )
+    done = evaluate_catalog(loaded, ProductSource(feed), ["color"], PRECISION)
+    judged, score = done.judged["both"]["color"], done.figures.scores["both"]["color"]
+    assert judged.confidence == pytest.approx(said["color_confidence"].to_numpy(), abs=1e-5)
+    published = (said["color_status"] == "ok").to_numpy()
+    assert score.published is not None
+    assert score.published.coverage == pytest.approx(published.mean())
+    assert score.published.precision == pytest.approx(
+        (said["color_label"] == frame["color"])[published].mean()
+    )
+    other = evaluate_catalog(loaded, ProductSource(feed), ["color"], 0.91)
+    assert other.figures.scores["both"]["color"].published is None
 
 
 def test_temperature_changes_confidences_but_no_label(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,28 @@ def test_batches_hold_all_rows_in_order_at_any_size(
     assert [title for b in batches for title in b.column("title").to_pylist()] == [
         str(n) for n in range(130)
     ]
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
+def test_named_columns_come_alone_and_in_their_order(make_catalog: MakeCatalog, name: str) -> None:
+    path = make_catalog([{"title": "a", "price": "1", "price.eur": "2", "note": "b"}] * 3, name)
+    for columns in (["price.eur", "title"], ["price"], ["note", "price", "title", "price.eur"]):
+        for batch in Catalog(path).batches(2, 1, columns):
+            assert batch.schema.names == columns
+    assert Catalog(path).read(["price", "title"]).to_pylist() == [{"price": "1", "title": "a"}] * 3
+
+
+def test_columns_that_are_not_named_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"title": ["red"] * 9, "image": [os.urandom(1000)] * 9}), path)
+    catalog = Catalog(path)
+    chunk = pq.read_metadata(path).row_group(0).column(1)
+    with open(path, "rb+") as file:
+        file.seek(chunk.dictionary_page_offset)
+        file.write(bytes(chunk.total_compressed_size))
+    assert catalog.read(["title"])["title"].to_pylist() == ["red"] * 9
+    with pytest.raises(CatalogError):
+        catalog.read(["title", "image"])
 
 
 def test_directory_of_parts_is_read_in_the_order_of_names(make_catalog: MakeCatalog) -> None:

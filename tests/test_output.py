@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagger.errors import CatalogError, OutputError
-from tagger.output import ROW_GROUP_ROWS, ParquetOutput
+from tagger.output import ROW_GROUP_ROWS, ParquetOutput, write_json
 
 
 def listing(folder: Path) -> list[str]:
@@ -62,3 +64,34 @@ def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> Non
             ParquetOutput(out, SCHEMA)
         assert "--out" in caught.value.hint
     assert listing(tmp_path) == ["file"]
+
+
+def test_json_that_cannot_be_written_keeps_the_older_file_and_leaves_no_temporary(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("older")
+    with pytest.raises(TypeError):
+        write_json(path, object())
+    with pytest.raises(OutputError, match="cannot write"):
+        write_json(path / "below", {})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_json(tmp_path / "folder", {})
+    assert path.read_text() == "older"
+    write_json(path, {"name": "漢"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "漢"}
+    assert listing(tmp_path) == ["figures.json", "folder"]
+
+
+def test_json_goes_through_pipes_and_links(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    write_json(Path(f"/dev/fd/{writer}"), {"a": 1})
+    os.close(writer)
+    with open(reader) as pipe:
+        assert json.load(pipe) == {"a": 1}
+    (tmp_path / "file.json").touch()
+    (tmp_path / "link.json").symlink_to("file.json")
+    write_json(tmp_path / "link.json", [2])
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "file.json").read_text()) == [2]

@@ -17,7 +17,7 @@ import torch
 import tagger
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
-from tagger.columns import Labelling
+from tagger.columns import BATCH_SIZE, Labelling
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
 from tagger.job import Job, JobOptions
@@ -38,10 +38,13 @@ def predict(
     return pq.read_table(out)
 
 
-def new_columns(tiny: Bundle, path: Path, batch_rows: int) -> pa.Table:
+def new_columns(
+    tiny: Bundle, path: Path, batch_rows: int = 64, batch_size: int = BATCH_SIZE
+) -> pa.Table:
+    """What is added to the rows, read `batch_rows` and computed `batch_size` at a time."""
     batches = Catalog(path).batches(batch_rows)
-    pairs = label_batches(tiny, batches, Labelling(TASKS, path.parent, top_k=3))
-    return pa.Table.from_batches([new for _, new in pairs])
+    how = Labelling(TASKS, path.parent, top_k=3, batch_size=batch_size)
+    return pa.Table.from_batches([new for _, new in label_batches(tiny, batches, how)])
 
 
 @pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
@@ -149,12 +152,20 @@ def close(left: pa.Table, right: pa.Table) -> None:
             assert left[name].to_pylist() == right[name].to_pylist(), name
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64, 200])
+def test_size_of_the_batches_that_the_model_sees_changes_no_answer(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, batch_size: int
+) -> None:
+    path = make_catalog(mixed_rows(tmp_path, 70))
+    close(new_columns(tiny, path, batch_size=33), new_columns(tiny, path, batch_size=batch_size))
+
+
 @pytest.mark.parametrize("batch_rows", [1, 2, 7, 64, 200])
-def test_batch_size_changes_no_answer(
+def test_number_of_rows_that_are_read_at_a_time_changes_no_answer(
     tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, batch_rows: int
 ) -> None:
     path = make_catalog(mixed_rows(tmp_path, 70))
-    close(new_columns(tiny, path, 33), new_columns(tiny, path, batch_rows))
+    assert new_columns(tiny, path, 33).equals(new_columns(tiny, path, batch_rows))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from .conftest import mixed_rows, random_titles
+from tagger.config import Training, write_config
+
+from .conftest import mixed_rows, random_titles, tiny_config
 
 NUM_ROWS = 20_000
 """Five parts, which the tiny model labels in a few seconds."""
@@ -137,6 +141,41 @@ def test_signal_ends_the_run_with_its_code_and_keeps_what_is_done(
     assert not list(tmp_path.rglob(".*.partial"))
     assert finish(command(feed, model_dir, out)).returncode == 0
     assert out.read_bytes() == uninterrupted[0]
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in out.glob("checkpoint-*"))
+
+
+def stop_when(process: subprocess.Popen[str], ready: Callable[[], bool], number: int) -> str:
+    """Send the signal once `ready`; returns the hint that the command ends with."""
+    while not ready() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, stderr
+    return stderr.splitlines()[-1]
+
+
+def test_stopped_training_goes_on_as_its_hint_says_with_or_without_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    rows = mixed_rows(tmp_path, 60)
+    labelled = [{**row, "color": ("Red", "Blue")[n % 2]} for n, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(labelled), tmp_path / "feed.parquet")
+    endless = msgspec.structs.replace(tiny_config(), tasks=(), training=Training(epochs=100_000))
+    write_config(endless, tmp_path / "config.json")
+    out = tmp_path / "out"
+    arguments = ["train", str(tmp_path / "feed.parquet"), "--tasks", "color", "--out", str(out)]
+    train = [sys.executable, "-m", "tagger.cli", *arguments, "--model", str(tmp_path)]
+    hint = stop_when(start(train), out.exists, signal.SIGTERM)
+    assert not checkpoints(out)
+    assert hint.endswith("again with --resume")
+    hint = stop_when(start([*train, "--resume"]), lambda: bool(checkpoints(out)), signal.SIGINT)
+    assert hint.endswith("again with --resume")
+    before = checkpoints(out)[-1]
+    stop_when(start([*train, "--resume"]), lambda: checkpoints(out)[-1:] > [before], signal.SIGTERM)
+    assert checkpoints(out)[-1] > before
 
 
 def test_full_disk_ends_with_its_code_and_the_same_command_goes_on(

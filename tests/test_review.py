@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tagger import bundle
@@ -105,6 +107,29 @@ def test_json_is_what_label_studio_imports(output: Path, tmp_path: Path) -> None
         assert result["to_name"] == ("image" if task["data"]["image"] else "title")
         assert len(result["value"]["choices"]) == 1
         assert 0 <= prediction["score"] == result["score"] <= 0.7
+
+
+@pytest.mark.parametrize("kind", ["binary", "struct"])
+def test_pictures_in_the_output_are_listed_as_none(
+    tiny: bundle.Bundle, make_catalog: MakeCatalog, tmp_path: Path, kind: str
+) -> None:
+    table = pq.read_table(make_catalog(mixed_rows(tmp_path, 60)))
+    paths = [tmp_path / (name or "none") for name in table["image"].to_pylist()]
+    data = [path.read_bytes() if path.exists() else None for path in paths]
+    pairs = [{"bytes": d, "path": "a.jpg"} for d in data]
+    feed = tmp_path / "feed.parquet"
+    pq.write_table(
+        table.set_column(1, "image", pa.array(pairs if kind == "struct" else data)), feed
+    )
+    out, path = tmp_path / "out.parquet", tmp_path / "review.csv"
+    run(Job(tiny, JobOptions(feed, ["color"], out)))
+    assert write_review(out, ["color"], Columns(), path, "m") > 5
+    answers = pq.read_table(out).to_pylist()
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            answer = answers[int(row["row"]) - 1]
+            assert (row["id"], row["title"]) == (answer["id"], answer["title"] or "")
+            assert row["image"] == ""
 
 
 def test_without_a_threshold_only_the_doubtful_are_listed(

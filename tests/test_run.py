@@ -27,7 +27,7 @@ from tagger.errors import (
     UsageError,
 )
 from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out
-from tagger.run import Result, _Reader, dry_run, run
+from tagger.run import COPY_BYTES, COPY_ROWS, Result, _batches, _Reader, dry_run, run
 from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
 
 from .conftest import TASKS, MakeCatalog, mixed_rows, save_picture
@@ -260,6 +260,46 @@ def test_leftovers_of_a_killed_writer_disturb_nobody(
     )
 
 
+LEFTOVERS = (f".{MANIFEST}", f".{SUCCESS}", ".previous", ".part-00004.parquet")
+
+
+def leave(out: Path, *shares: str) -> set[str]:
+    """What a kill at the worst moments leaves of these shares in the directory; its names."""
+    names = {f"{name}.{share}.partial" for name in LEFTOVERS for share in shares}
+    for name in names:
+        (out / name).write_bytes(b"half")
+    return names
+
+
+@pytest.mark.parametrize("stopped_after", [20, None])
+def test_leftovers_of_killed_runs_are_gone_when_the_run_finishes(
+    tiny: Bundle, catalog: Path, tmp_path: Path, stopped_after: int | None
+) -> None:
+    out = tmp_path / "out"
+    if stopped_after is None:
+        run(job(tiny, catalog, out))
+        (out / SUCCESS).unlink()
+    else:
+        interrupt(job(tiny, catalog, out), stopped_after)
+    leave(out, "1-of-1", "2-of-3")
+    (out / f".{MANIFEST}.4711.partial").write_bytes(b"half")
+    (out / ".shard-2-of-3.lock").touch()
+    assert run(job(tiny, catalog, out)).finished
+    parts = [f"part-{k:05d}.parquet" for k in range(5)]
+    assert sorted(files(out)) == sorted([*parts, MANIFEST, SUCCESS])
+
+
+def test_shard_deletes_its_own_leftovers_and_nobody_elses(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out, shard=Shard(1, 2)))
+    leave(out, "2-of-2")
+    theirs = leave(out, "1-of-2", "12-of-2")
+    assert run(job(tiny, catalog, out, shard=Shard(2, 2))).finished
+    assert {name for name in files(out) if name.endswith(".partial")} == theirs
+
+
 # ---- another run in the same place
 
 OTHERS: list[tuple[str, dict[str, Any]]] = [
@@ -448,6 +488,18 @@ def test_reader_finds_rows_by_number(starts: Sequence[int], size: int) -> None:
         assert rows == list(range(start, end))
     with pytest.raises(CatalogError, match="ends after"):
         list(reader.rows(28, 31))
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 5000), (COPY_BYTES // 10, 50)])
+def test_finished_rows_are_read_in_batches_of_bounded_rows_and_bytes(
+    tmp_path: Path, size: int, count: int
+) -> None:
+    cells = [str(n).encode().ljust(size) for n in range(count)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "part.parquet", row_group_size=count // 2)
+    batches = list(_batches(tmp_path / "part.parquet"))
+    assert [cell for batch in batches for cell in batch["image"].to_pylist()] == cells
+    assert max(batch.num_rows for batch in batches) == min(COPY_ROWS, COPY_BYTES // size - 1)
+    assert max(batch.nbytes for batch in batches) <= COPY_BYTES
 
 
 # ---- failures
