@@ -409,7 +409,7 @@ def _evaluate(
     found = find_label_issues(bundle, done.products, done.answers, tasks, done.trained_on)
     if issues is not None:
         write_label_issues(found, bundle, done.products, issues)
-        show_label_issues(found, issues)
+    show_label_issues(found, issues)
     if report is not None:
         from tagger.page import write_page
 

@@ -341,11 +341,12 @@ def show_drift(findings: Sequence[Finding]) -> None:
     results.print(made)
 
 
-def show_label_issues(found: Mapping[str, Suspicion], out: Path) -> None:
-    """How many labels are suspect, by task."""
+def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
+    """How many labels are suspect, by task; the file `out` lists them."""
     for task, suspicion in found.items():
         say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
-    say(f"{out} ranks them, the surest first")
+    if out is not None:
+        say(f"{out} ranks them, the surest first")
 
 
 def show_prediction(result: Result, out: Path) -> None:
