@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["TaggerError", "__version__", "load"]
 
 
-def load(model: str | Path = DEFAULT_MODEL, device: str | None = None) -> Tagger:
+def load(
+    model: str | Path = DEFAULT_MODEL, device: str | None = None, fp32: bool = False
+) -> Tagger:
     """A trained model by path or by name from the shelf, ready to predict.
+
+    It computes in bf16 where the hardware does, unless `fp32` is asked for.
 
     Raises:
         ModelError: no such model, or a damaged one.
@@ -28,4 +32,4 @@ def load(model: str | Path = DEFAULT_MODEL, device: str | None = None) -> Tagger
     """
     from tagger.predict import Tagger
 
-    return Tagger.load(model, device)
+    return Tagger.load(model, device, fp32)

@@ -47,6 +47,7 @@ Model = Annotated[str, typer.Option(help="Trained model: path or shelf name.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU if any")
 ]
+Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in float32 even where bf16 is faster.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
 
 
@@ -161,6 +162,7 @@ def predict(
         int, typer.Option(min=1, help="Products that the network sees at once.")
     ] = BATCH_SIZE,
     device: Device = None,
+    fp32: Fp32 = False,
     image_root: ImageRoot = None,
     allow_outside_root: Annotated[
         bool, typer.Option("--allow-outside-root", help="Image paths may leave the image root.")
@@ -253,7 +255,7 @@ def predict(
     from tagger.run import dry_run as estimate
     from tagger.run import run
 
-    bundle = load(model, device).bundle
+    bundle = load(model, device, fp32).bundle
     options = JobOptions(
         catalog,
         names,
@@ -348,6 +350,7 @@ def evaluate(
     ] = False,
     limit: Limit = None,
     device: Device = None,
+    fp32: Fp32 = False,
     image_root: ImageRoot = None,
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
@@ -367,7 +370,7 @@ def evaluate(
     from tagger.catalog import Columns
     from tagger.products import ProductSource
 
-    bundle = load(model, device).bundle
+    bundle = load(model, device, fp32).bundle
     columns = Columns(image_column, title_column, id_column)
     source = ProductSource(catalog, columns, image_root, limit)
     if drift:

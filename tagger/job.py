@@ -167,6 +167,7 @@ class Job:
             "own columns": "replaced" if options.overwrite_own_columns else "none",
             "previous output": "none" if self.previous is None else self.previous.sha256[:16],
             "device": self.bundle.device.type,
+            "computed in": str(self.bundle.model.image_dtype).removeprefix("torch."),
             "tagger": __version__,
             "torch": str(torch.__version__),
         }

@@ -23,6 +23,15 @@ IMAGE, TEXT = 0, 1
 
 
 @dataclass(frozen=True)
+class Features:
+    """What a tower says of n products: global (n, w), tokens (n, m, w'); nothing of other towers
+    or tasks is in it."""
+
+    pooled: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
 class Sequence:
     """One modality, projected: tokens (batch, 1 + n, width), the global token first.
 
@@ -73,29 +82,44 @@ class CMAClip(nn.Module):
 
     def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
         """pixels uint8 or float in 0..255 (batch, 3, height, width), present bool (batch,)."""
-        normalised = (pixels.float() / 255.0 - self.pixel_mean) / self.pixel_std
-        pooled, patches = self._image_tokens(normalised, present)
-        tokens = self.patch_dropout(self.image_projection(pooled, patches))
-        mask = present[:, None].expand(-1, tokens.shape[1])
-        return Sequence(tokens + self.modality_embedding[IMAGE], mask)
-
-    def _image_tokens(self, pixels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The image tower; in training absent pictures stay out of its batch statistics."""
         if not self.training or bool(present.all()):
-            pooled, patches = self.image_tower(pixels)
-            return pooled, patches
-        some_pooled, some_patches = self.image_tower(pixels[present])
-        pooled = some_pooled.new_zeros(len(pixels), *some_pooled.shape[1:])
-        patches = some_patches.new_zeros(len(pixels), *some_patches.shape[1:])
-        pooled[present], patches[present] = some_pooled, some_patches
-        return pooled, patches
+            return self.project_image(self.image_features(pixels), present)
+        # In training absent pictures stay out of the batch statistics of the tower.
+        some = self.image_features(pixels[present])
+        pooled = some.pooled.new_zeros(len(pixels), *some.pooled.shape[1:])
+        tokens = some.tokens.new_zeros(len(pixels), *some.tokens.shape[1:])
+        pooled[present], tokens[present] = some.pooled, some.tokens
+        return self.project_image(Features(pooled, tokens), present)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Sequence:
         """ids (batch, n) and mask (batch, n); a title that is absent has no True in its mask."""
-        pooled, pieces = self.text_tower(ids, mask)
-        tokens = self.text_projection(pooled, pieces)
-        whole = torch.cat([mask.any(1, keepdim=True), mask[:, : pieces.shape[1]]], 1)
+        return self.project_text(self.text_features(ids, mask), mask)
+
+    def image_features(self, pixels: Tensor) -> Features:
+        """pixels uint8 or float in 0..255 (n, 3, height, width)."""
+        normalised = (pixels.float() / 255.0 - self.pixel_mean) / self.pixel_std
+        return Features(*self.image_tower(normalised.to(self.image_dtype)))
+
+    def text_features(self, ids: Tensor, mask: Tensor) -> Features:
+        """ids and mask (n, length)."""
+        return Features(*self.text_tower(ids, mask))
+
+    def project_image(self, features: Features, present: Tensor) -> Sequence:
+        """The picture's tokens for the fusion; rows that are not `present` (n,) may be anything."""
+        tokens = self.patch_dropout(self.image_projection(features.pooled, features.tokens))
+        mask = present[:, None].expand(-1, tokens.shape[1])
+        return Sequence(tokens + self.modality_embedding[IMAGE], mask)
+
+    def project_text(self, features: Features, mask: Tensor) -> Sequence:
+        """The title's tokens for the fusion; mask (n, length) as for `text_features`."""
+        tokens = self.text_projection(features.pooled, features.tokens)
+        whole = torch.cat([mask.any(1, keepdim=True), mask[:, : features.tokens.shape[1]]], 1)
         return Sequence(tokens + self.modality_embedding[TEXT], whole)
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """In which the image tower computes."""
+        return self.image_projection.tokens.weight.dtype
 
     def fuse(self, image: Sequence | None, text: Sequence | None) -> Output:
         """Both attentions and the heads; None for a modality that the whole batch lacks.
@@ -107,7 +131,7 @@ class CMAClip(nn.Module):
         mask = torch.cat([sequence.mask for sequence in given], 1)
         for block in self.sequence_attention:
             x = block(x, mask)
-        x = self.norm(x).float()
+        x = self.norm(x.float())
         offset = 0 if text is None else text.tokens.shape[1]
         absent = x.new_zeros(x.shape[0], x.shape[2])
         nothing = mask.new_zeros(mask.shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 
 from tagger import bundle as bundles
 from tagger.bundle import Bundle
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
 from tagger.device import choose_device
+from tagger.encoder import Encoder, Inputs
 from tagger.errors import CatalogError, listing
-from tagger.images import ImageSource, ImageStatus, Pixels, decode, read_image
-from tagger.preprocess import collate, title_status
-from tagger.previous import Previous, input_hash
+from tagger.images import ImageSource, ImageStatus, read_image
+from tagger.inference import speed_up
+from tagger.preprocess import TitleStatus, title_status
+from tagger.previous import Previous, input_hash, picture_hash
 from tagger.products import image_sources, titles_of
 from tagger.report import Stages
 
@@ -31,17 +32,17 @@ READ_ROWS = 64
 NUM_THREADS = 8
 READ_AHEAD = 2
 """Times READ_ROWS whose pictures are decoded while the model works on earlier ones."""
-HELD_BYTES = 256 << 20
-"""Catalog rows that may wait for the model; beyond, it takes a batch that is not full."""
+HELD_BYTES, HELD_BATCHES = 256 << 20, 32
+"""Catalog rows that may wait for the model; beyond, it takes batches that are not full."""
 
 
 @dataclass(frozen=True)
 class Product:
     """One product as the model will see it; `carried` is its row in an earlier output."""
 
-    title: str | None
-    pixels: Pixels | None
+    inputs: Inputs
     image_status: ImageStatus
+    title_status: TitleStatus
     input_hash: bytes
     carried: int | None = None
 
@@ -53,11 +54,13 @@ class Tagger:
         self.bundle = bundle
 
     @classmethod
-    def load(cls, model: str | Path, device: str | None = None) -> Tagger:
+    def load(cls, model: str | Path, device: str | None = None, fp32: bool = False) -> Tagger:
         """Raises:
         ModelError, UsageError: see `tagger.load`.
         """
-        return cls(bundles.load(model, choose_device(device)))
+        bundle = bundles.load(model, choose_device(device))
+        speed_up(bundle.model, fp32)
+        return cls(bundle)
 
     @property
     def tasks(self) -> list[str]:
@@ -114,43 +117,85 @@ def label_batches(
     how: Labelling,
     previous: Previous | None = None,
     stages: Stages | None = None,
+    encoder: Encoder | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Each batch of rows with its new columns, in order, while later pictures are being decoded.
 
-    The model sees `how.batch_size` products at a time, whatever the size of `batches`. Products
-    that `previous` has answers for cost it nothing.
+    The model sees up to `how.batch_size` products with titles of about one length at a time,
+    whatever the size of `batches`. Products that `previous` has answers for cost it nothing, and
+    pictures and titles that `encoder` remembers little.
     """
-    stages = stages or Stages()
+    stages, encoder = stages or Stages(), encoder or Encoder(bundle)
     source = (batch for batch in batches if batch.num_rows)
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
-    products: deque[Product] = deque()  # those, in order
-    held = 0  # bytes of the rows in `unfinished`
+    waiting = _Waiting(encoder, how.batch_size)
+    held = 0  # bytes of `unfinished`
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):
                 for batch in islice(source, READ_AHEAD + 1 - len(decoding)):
-                    decoding.append(_Rows.read(batch, bundle, how, previous, pool))
+                    decoding.append(_Rows.read(batch, encoder, how, previous, pool))
             if decoding:
                 rows = decoding.popleft()
                 with stages.time("decode"):
-                    products += rows.collect(previous)
+                    waiting.add(rows, rows.collect(previous))
                 unfinished.append(rows)
                 held += rows.given.nbytes
             elif not unfinished:
                 return
-            full = how.batch_size if decoding and held < HELD_BYTES else 1
-            while len(products) >= full:
-                count = min(how.batch_size, len(products))
+            patient = decoding and held < HELD_BYTES and len(unfinished) < HELD_BATCHES
+            for slots in waiting.take(full=bool(patient)):
                 with stages.time("model"):
-                    new = label(bundle, [products.popleft() for _ in range(count)], how)
-                stages.computed_rows += count
-                for rows in unfinished:
-                    new = new.slice(rows.answer(new))
+                    new = label(encoder, [slot.product for slot in slots], how)
+                stages.computed_rows += len(slots)
+                _hand_out(new, slots)
             while unfinished and unfinished[0].num_unanswered == 0:
                 rows = unfinished.popleft()
                 held -= rows.given.nbytes
                 yield rows.given, rows.new_columns(how.schema)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A product without an answer, and where its answer belongs."""
+
+    rows: _Rows
+    row: int
+    product: Product
+
+
+class _Waiting:
+    """Products without an answer, by the length that their titles are filled up to."""
+
+    def __init__(self, encoder: Encoder, batch_size: int) -> None:
+        self._encoder, self._batch_size = encoder, batch_size
+        self._slots: dict[int, deque[_Slot]] = {}
+
+    def add(self, rows: _Rows, products: Mapping[int, Product]) -> None:
+        """Products of `rows` by their row."""
+        for row, product in products.items():
+            length = self._encoder.padded_length(product.inputs.ids)
+            self._slots.setdefault(length, deque()).append(_Slot(rows, row, product))
+
+    def take(self, full: bool) -> Iterator[list[_Slot]]:
+        """Batches of at most batch_size; if `full`, only those that are."""
+        least = self._batch_size if full else 1
+        for slots in self._slots.values():
+            while len(slots) >= least:
+                count = min(self._batch_size, len(slots))
+                yield [slots.popleft() for _ in range(count)]
+
+
+def _hand_out(new: pa.RecordBatch, slots: Sequence[_Slot]) -> None:
+    """Give each product its row of `new`."""
+    by_rows: dict[int, list[int]] = {}
+    for place, slot in enumerate(slots):
+        by_rows.setdefault(id(slot.rows), []).append(place)
+    for places in by_rows.values():
+        mine = [slots[place] for place in places]
+        answers = new if len(places) == len(slots) else new.take(pa.array(places))
+        mine[0].rows.answer(answers, [slot.row for slot in mine])
 
 
 @dataclass
@@ -160,15 +205,19 @@ class _Rows:
     given: pa.RecordBatch
     futures: list[Future[Product]]
     order: list[int] = field(default_factory=list)
-    """Rows of `given` in the order of `answers`: those carried over first."""
+    """Rows of `given` in the order of `answers`."""
     answers: list[pa.RecordBatch] = field(default_factory=list)
-    num_unanswered: int = 0
+
+    @property
+    def num_unanswered(self) -> int:
+        """Rows without an answer."""
+        return int(self.given.num_rows) - len(self.order)
 
     @classmethod
     def read(
         cls,
         batch: pa.RecordBatch,
-        bundle: Bundle,
+        encoder: Encoder,
         how: Labelling,
         previous: Previous | None,
         pool: ThreadPoolExecutor,
@@ -179,31 +228,25 @@ class _Rows:
         return cls(
             batch,
             [
-                pool.submit(prepare, image, title, bundle, how, previous)
+                pool.submit(prepare, image, title, encoder, how, previous)
                 for image, title in zip(images, titles, strict=True)
             ],
         )
 
-    def collect(self, previous: Previous | None) -> list[Product]:
-        """Wait for the pictures; take over what `previous` knows and return the other products."""
-        products = [future.result() for future in self.futures]
-        carried = [row for row, product in enumerate(products) if product.carried is not None]
-        if previous is not None and carried:
-            known = [row for p in products if (row := p.carried) is not None]
-            self.answers = previous.take(known).combine_chunks().to_batches()
-        waiting = [row for row, product in enumerate(products) if product.carried is None]
-        self.order = carried + waiting
-        self.num_unanswered = len(waiting)
+    def collect(self, previous: Previous | None) -> dict[int, Product]:
+        """Wait for the pictures; take over what `previous` knows, return the others by row."""
+        products = dict(enumerate(future.result() for future in self.futures))
         self.futures = []
-        return [products[row] for row in waiting]
+        carried = {row: p.carried for row, p in products.items() if p.carried is not None}
+        if previous is not None and carried:
+            known = previous.take(list(carried.values())).combine_chunks().to_batches()
+            self.answer(known[0], list(carried))
+        return {row: p for row, p in products.items() if row not in carried}
 
-    def answer(self, new: pa.RecordBatch) -> int:
-        """Take what is ours from the front of `new`; returns how many rows that were."""
-        count: int = min(self.num_unanswered, new.num_rows)
-        if count:
-            self.answers.append(new.slice(0, count))
-            self.num_unanswered -= count
-        return count
+    def answer(self, new: pa.RecordBatch, rows: Sequence[int]) -> None:
+        """The answers to `rows`, in that order."""
+        self.answers.append(new)
+        self.order += rows
 
     def new_columns(self, schema: pa.Schema) -> pa.RecordBatch:
         """The answers in the order of the rows."""
@@ -216,35 +259,36 @@ class _Rows:
 def prepare(
     image: ImageSource,
     title: str | None,
-    bundle: Bundle,
+    encoder: Encoder,
     how: Labelling,
-    previous: Previous | None,
+    previous: Previous | None = None,
 ) -> Product:
-    """Read and decode one product's picture, unless `previous` has an answer for these bytes."""
+    """Read one product's picture and title; decode it, unless an answer or its features are there.
+
+    An answer is one of `previous` to the same picture file and title.
+    """
     data, status = read_image(image, how.root, how.confined)
-    digest = input_hash(data, status, title)
+    key = None if data is None else picture_hash(data)
+    digest = input_hash(key, status, title)
+    words = title_status(title)
     carried = None if previous is None else previous.find(digest)
-    if carried is not None or data is None:
-        return Product(title, None, status, digest, carried)
-    pixels, status = decode(data, bundle.config.preprocess)
-    return Product(title, pixels, status, digest)
+    if carried is not None:
+        return Product(Inputs(), status, words, digest, carried)
+    ids = encoder.read(title)
+    if data is None or key is None:
+        return Product(Inputs(ids=ids), status, words, digest)
+    pixels, features, status = encoder.look(key, data)
+    return Product(Inputs(key, pixels, features, ids), status, words, digest)
 
 
-def label(bundle: Bundle, products: Sequence[Product], how: Labelling) -> pa.RecordBatch:
-    """The new columns of one batch of products, with the schema of `how`."""
-    batch = collate(
-        [product.pixels for product in products],
-        [product.title for product in products],
-        bundle.config.preprocess,
-        bundle.tokenizer,
-        bundle.fixed_length,
-    ).to(bundle.device)
-    with torch.inference_mode():
-        output = bundle.model(batch.pixels, batch.image_present, batch.ids, batch.text_mask)
-    answerable = (batch.image_present | batch.text_mask.any(1)).cpu().numpy()
+def label(encoder: Encoder, products: Sequence[Product], how: Labelling) -> pa.RecordBatch:
+    """The new columns of products of one padded length, with the schema of `how`."""
+    bundle = encoder.bundle
+    output = encoder.answer([product.inputs for product in products])
+    answerable = np.array([p.inputs.has_image or len(p.inputs.ids) > 0 for p in products])
     arrays = [
         pa.array([product.image_status for product in products], pa.string()),
-        pa.array([title_status(product.title) for product in products], pa.string()),
+        pa.array([product.title_status for product in products], pa.string()),
     ]
     names = [task.name for task in bundle.config.tasks]
     for task in how.tasks:

@@ -78,11 +78,16 @@ class Previous:
         self._scratch.unlink(missing_ok=True)
 
 
-def input_hash(data: bytes | None, image_status: str, title: str | None) -> bytes:
-    """Digest of what the model sees of a product: the picture file, or why there is none, and the
-    title."""
+def picture_hash(data: bytes) -> bytes:
+    """Digest of a picture file."""
+    return hashlib.blake2b(data).digest()
+
+
+def input_hash(picture: bytes | None, image_status: str, title: str | None) -> bytes:
+    """Digest of what the model sees of a product: the `picture_hash`, or the reason why there is
+    no picture, and the title."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    picture = image_status.encode() if data is None else hashlib.blake2b(data).digest()
+    picture = image_status.encode() if picture is None else picture
     words = b"" if title is None else b"t" + title.encode(errors="surrogatepass")
     digest.update(len(picture).to_bytes(8, "big") + picture + words)
     return digest.digest()

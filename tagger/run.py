@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tagger.encoder import Encoder
 from tagger.errors import CatalogError, TooManyFailuresError
 from tagger.job import Job, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
@@ -160,6 +161,7 @@ class _Run:
     ) -> None:
         self.job, self.directory, self.result, self.progress = job, directory, result, progress
         self.retrying = job.options.retry_failed
+        self.encoder = Encoder(job.bundle)
 
     def go(self) -> None:
         """The parts that are there, then those that are not, then the output."""
@@ -199,7 +201,7 @@ class _Run:
         stages = self.result.stages
         with self._open_part(part) as output:
             for given, new in label_batches(
-                self.job.bundle, batches, self.job.how, previous, stages
+                self.job.bundle, batches, self.job.how, previous, stages, self.encoder
             ):
                 with stages.time("write"):
                     self._write(output, join(self.job, given, new))
@@ -231,6 +233,7 @@ class _Run:
             inputs.to_batches(max_chunksize=READ_ROWS),
             self.job.how,
             stages=self.result.stages,
+            encoder=self.encoder,
         ):
             pieces.append(join(self.job, given, new))
         order = np.concatenate([np.flatnonzero(~again), np.flatnonzero(again)])
@@ -292,7 +295,7 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
-        same = ("model", "top-k", "minimum precision", "device", "tagger", "torch")
+        same = ("model", "top-k", "minimum precision", "device", "computed in", "tagger", "torch")
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]
         if differs:

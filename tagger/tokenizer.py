@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
     """What the pipeline asks of a tokenizer."""
 
     pad_id: int
+    context_length: int
+    """Tokens of the longest title, the special ones among them."""
     num_leading: int
     """Special tokens before the first one of the title; behind the last one stands one more."""
 
@@ -39,12 +41,12 @@ class LearnedPieces:
 
     def __init__(self, fast: FastTokenizer, context_length: int) -> None:
         self._fast = fast
-        self._context_length = context_length
+        self.context_length = context_length
         self.pad_id = PAD
 
     def encode(self, titles: Sequence[str]) -> list[list[int]]:
         pieces = (encoding.ids for encoding in self._fast.encode_batch(list(titles)))
-        return [[*ids[: self._context_length - 1], END] for ids in pieces]
+        return [[*ids[: self.context_length - 1], END] for ids in pieces]
 
     def save(self, directory: Path) -> None:
         self._fast.save(str(directory / FILE_NAME))
@@ -64,11 +66,11 @@ class ClipPieces:
         from open_clip.tokenizer import SimpleTokenizer
 
         self._bpe = SimpleTokenizer(context_length=context_length)
-        self._context_length = context_length
+        self.context_length = context_length
 
     def encode(self, titles: Sequence[str]) -> list[list[int]]:
         sot, eot = self._bpe.sot_token_id, self._bpe.eot_token_id
-        room = self._context_length - 2
+        room = self.context_length - 2
         return [[sot, *self._bpe.encode(title)[:room], eot] for title in titles]
 
     def save(self, directory: Path) -> None:

@@ -269,7 +269,12 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     # force_custom_text gives every architecture the same two members, visual and text.
     # It warns of random weights, which is no news here: others are filled in, or trained.
     with _silence():
-        model = open_clip.create_model(name, force_custom_text=True, pretrained_text=False)
+        model = open_clip.create_model(
+            name,
+            force_custom_text=True,
+            pretrained_text=False,
+            device=torch.get_default_device(),  # open_clip would insist on the CPU
+        )
     return (
         OpenClipImageTower(model.visual, config["embed_dim"], open_clip_image_size(config)),
         OpenClipTextTower(model.text, config["embed_dim"]),

@@ -32,7 +32,7 @@ def feed(model_dir: Path, make_catalog: MakeCatalog) -> Path:
     the pattern is never."""
     titles = [f"{title} {n % 7}" for n, title in enumerate(random_titles(2000, seed=3))]
     path = make_catalog([{"title": title} for title in titles], "unlabelled.parquet")
-    said = tagger.load(model_dir).predict(pq.read_table(path).to_pandas())
+    said = tagger.load(model_dir, fp32=True).predict(pq.read_table(path).to_pandas())
     rng = np.random.default_rng(0)
     sure = said["color_confidence"].rank(pct=True).to_numpy()
     right = rng.random(2000) < 0.7 + 0.3 * sure
@@ -104,7 +104,7 @@ def test_eval_sees_the_confidences_of_predict_and_what_it_publishes(
 ) -> None:
     loaded = bundle.load(calibrated)
     frame = pq.read_table(feed).to_pandas()
-    said = tagger.load(calibrated).predict(
+    said = tagger.load(calibrated, fp32=True).predict(
         frame.drop(columns=NAMES), ["color"], min_precision=PRECISION
     )
     done = evaluate_catalog(loaded, ProductSource(feed), ["color"], PRECISION)
@@ -124,8 +124,8 @@ def test_temperature_changes_confidences_but_no_label(
     calibrated: Path, model_dir: Path, feed: Path
 ) -> None:
     frame = pq.read_table(feed.with_name("unlabelled.parquet")).to_pandas()
-    plain = tagger.load(model_dir).predict(frame, ["color"])
-    scaled = tagger.load(calibrated).predict(frame, ["color"])
+    plain = tagger.load(model_dir, fp32=True).predict(frame, ["color"])
+    scaled = tagger.load(calibrated, fp32=True).predict(frame, ["color"])
     assert (plain["color_label"] == scaled["color_label"]).all()
     assert not np.allclose(plain["color_confidence"], scaled["color_confidence"])
 

@@ -60,7 +60,7 @@ def test_file_ranks_the_suspects_of_all_tasks(
     tiny: Bundle, model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path
 ) -> None:
     path = make_catalog([{"title": title} for title in random_titles(300)], "plain.parquet")
-    said = tagger.load(model_dir).predict(pq.read_table(path).to_pandas())
+    said = tagger.load(model_dir, fp32=True).predict(pq.read_table(path).to_pandas())
     colors = said["color_label"].tolist()
     wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
     rows = [

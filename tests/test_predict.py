@@ -18,6 +18,7 @@ import tagger
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
 from tagger.columns import BATCH_SIZE, Labelling
+from tagger.encoder import Encoder, Inputs
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
 from tagger.job import Job, JobOptions
@@ -45,6 +46,12 @@ def new_columns(
     batches = Catalog(path).batches(batch_rows)
     how = Labelling(TASKS, path.parent, top_k=3, batch_size=batch_size)
     return pa.Table.from_batches([new for _, new in label_batches(tiny, batches, how)])
+
+
+def product(encoder: Encoder, title: str | None, pixels: Pixels | None) -> Product:
+    key = None if pixels is None else pixels.tobytes()
+    inputs = Inputs(image_key=key, pixels=pixels, ids=encoder.read(title))
+    return Product(inputs, "ok" if key else "missing", "ok" if title else "missing", b"")
 
 
 @pytest.mark.parametrize("name", ["catalog.csv", "catalog.parquet"])
@@ -206,8 +213,9 @@ def test_absent_modalities_are_left_out_of_the_columns_too(tiny: Bundle) -> None
     pictures: list[Pixels] = [rng.integers(0, 256, (32, 24, 3), dtype=np.uint8) for _ in range(6)]
     titles: list[str | None] = list(random_titles(6))
     how = Labelling(TASKS, Path())
-    title_only = label(tiny, [Product(t, None, "unreadable", b"") for t in titles], how)
-    image_only = label(tiny, [Product(None, p, "ok", b"") for p in pictures], how)
+    encoder = Encoder(tiny)
+    title_only = label(encoder, [product(encoder, title, None) for title in titles], how)
+    image_only = label(encoder, [product(encoder, None, picture) for picture in pictures], how)
     for task in NAMES:
         assert title_only.column(f"{task}_image_weight").to_pylist() == [0.0] * 6
         assert image_only.column(f"{task}_text_weight").to_pylist() == [0.0] * 6
@@ -238,9 +246,10 @@ def test_top_k_is_sorted_and_starts_with_the_label(
 def test_order_of_the_tasks_changes_no_answer(tiny: Bundle) -> None:
     titles: list[str | None] = list(random_titles(4))
     picture = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
-    products = [Product(title, picture, "ok", b"") for title in titles]
-    forwards = label(tiny, products, Labelling(TASKS, Path()))
-    backwards = label(tiny, products, Labelling(TASKS[::-1], Path()))
+    encoder = Encoder(tiny)
+    products = [product(encoder, title, picture) for title in titles]
+    forwards = label(encoder, products, Labelling(TASKS, Path()))
+    backwards = label(encoder, products, Labelling(TASKS[::-1], Path()))
     for name in forwards.schema.names:
         assert forwards.column(name).equals(backwards.column(name))
     assert forwards.column("color_image_weight") != forwards.column("pattern_image_weight")
@@ -260,7 +269,7 @@ def test_python_gives_what_the_command_gives(
     index = pd.Index([f"sku {n % 50}" for n in range(70)], name="sku")
     frame = pd.DataFrame(rows, index=index)
     before = frame.copy()
-    labelled = tagger.load(model_dir).predict(frame, image_root=tmp_path, top_k=2)
+    labelled = tagger.load(model_dir, fp32=True).predict(frame, image_root=tmp_path, top_k=2)
     pd.testing.assert_index_equal(labelled.index, index)
     pd.testing.assert_frame_equal(frame, before)
     pd.testing.assert_frame_equal(labelled[list(frame)], frame)
@@ -270,7 +279,7 @@ def test_python_gives_what_the_command_gives(
 
 def test_empty_frame_comes_back_empty_with_the_new_columns(model_dir: Path) -> None:
     frame = pd.DataFrame({"title": pd.Series([], dtype=str)})
-    labelled = tagger.load(model_dir).predict(frame, ["color"])
+    labelled = tagger.load(model_dir, fp32=True).predict(frame, ["color"])
     assert len(labelled) == 0
     assert "color_label" in labelled
 
@@ -280,12 +289,14 @@ def test_frame_column_that_is_not_text_is_a_catalog_error(
     model_dir: Path, values: list[object]
 ) -> None:
     with pytest.raises(CatalogError, match="title"):
-        tagger.load(model_dir).predict(pd.DataFrame({"title": pd.Series(values, dtype=object)}))
+        tagger.load(model_dir, fp32=True).predict(
+            pd.DataFrame({"title": pd.Series(values, dtype=object)})
+        )
 
 
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
     with pytest.raises(CatalogError, match="neither column 'image' nor 'title'"):
-        tagger.load(model_dir).predict(pd.DataFrame({"name": ["a"]}))
+        tagger.load(model_dir, fp32=True).predict(pd.DataFrame({"name": ["a"]}))
 
 
 @pytest.mark.parametrize("name", ["color_label", "image_status", "pattern_text_weight"])
@@ -297,7 +308,7 @@ def test_column_that_is_there_already_is_refused(
     with pytest.raises(CatalogError, match=f"column '{name}' already"):
         predict(tiny, path)
     with pytest.raises(CatalogError, match=f"column '{name}' already"):
-        tagger.load(model_dir).predict(pd.DataFrame([row]))
+        tagger.load(model_dir, fp32=True).predict(pd.DataFrame([row]))
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
 
 
@@ -338,7 +349,7 @@ def test_no_socket_is_opened(
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert predict(tagger.load(model_dir).bundle, path).num_rows == 10
+    assert predict(tagger.load(model_dir, fp32=True).bundle, path).num_rows == 10
 
 
 def test_directory_among_the_pictures_does_not_stop_the_run(

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tagger.config import ConvTower, TokenTower
+import tagger
+from tagger import bundle
+from tagger.config import Architecture, Config, ConvTower, Preprocess, TokenTower
 from tagger.errors import ModelError, WeightsError
+from tagger.model import CMAClip
+from tagger.tokenizer import ClipPieces
 from tagger.towers import ConvImageTower, TokenTextTower, load_pretrained, open_clip_towers
+
+from .conftest import randomise, tiny_config
 
 TEXT = {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -67,6 +74,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "custom_text": True,
     },
 }
+
+
+ARCHITECTURES["tiny-words"] = {
+    **ARCHITECTURES["tiny-clip"],
+    "text_cfg": {**TEXT, "vocab_size": 49408},
+}
+"""Reads CLIP's own tokens."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,3 +215,26 @@ def test_weights_for_another_activation_are_refused_with_the_right_model() -> No
     with pytest.raises(WeightsError, match="another activation") as refused:
         load_pretrained("ViT-B-32", "openai", *open_clip_towers("tiny-clip"))
     assert "--model ViT-B-32-quickgelu --pretrained openai" in refused.value.hint
+
+
+def test_model_directory_on_open_clip_towers_loads_and_answers(tmp_path: Path) -> None:
+    tiny = tiny_config()
+    size = ARCHITECTURES["tiny-words"]["vision_cfg"]["image_size"]
+    config = Config(
+        architecture=Architecture(open_clip="tiny-words"),
+        fusion=tiny.fusion,
+        preprocess=Preprocess(height=size, width=size),
+        tasks=tiny.tasks,
+    )
+    torch.manual_seed(0)
+    model = CMAClip(config)
+    randomise(model, seed=1)
+    bundle.save(tmp_path / "model", config, model.eval(), ClipPieces(12), "# x\n")
+    frame = pd.DataFrame({"title": ["red shirt", "a blue shoe for women", None]})
+    exact = tagger.load(tmp_path / "model", fp32=True).predict(frame)
+    fast = tagger.load(tmp_path / "model").predict(frame)
+    assert exact["color_status"].tolist() == ["ok", "ok", "error"]
+    assert exact["color_confidence"][0] != exact["color_confidence"][1]
+    assert fast["color_confidence"][:2].tolist() == pytest.approx(
+        exact["color_confidence"][:2].tolist(), abs=0.05
+    )

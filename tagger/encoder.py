@@ -1,0 +1,247 @@
+"""Products to answers; each picture and each title passes its tower once while it is remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagger.bundle import Bundle
+from tagger.images import ImageStatus, Pixels, decode
+from tagger.model import Features, Output
+from tagger.preprocess import title_status
+
+MAX_BYTES = 256 << 20
+"""Features of pictures that are remembered, and as much of titles."""
+RECENT = 256
+"""Decoded pictures that are remembered until the network has seen them."""
+ROUND = 8
+"""Batches are filled up to multiples of so many products and tokens. Matrix products then take the
+same path for every row, and on a CPU no bit of an answer hangs on what else is in the batch."""
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network sees of one product: picture and title, each with its key in the memory.
+
+    Of a picture that is remembered there are `features` instead of pixels; `ids` are token ids,
+    empty without a usable title.
+    """
+
+    image_key: bytes | None = None
+    pixels: Pixels | None = None
+    features: Features | None = None
+    ids: Sequence[int] = ()
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is a usable picture."""
+        return self.pixels is not None or self.features is not None
+
+
+class Encoder:
+    """A model with what it remembers; `num_images` and `num_titles` count what passed the towers.
+
+    `look` and `read` may be called from several threads at a time, `answer` from one.
+    """
+
+    def __init__(self, bundle: Bundle, max_bytes: int = MAX_BYTES) -> None:
+        self.bundle = bundle
+        self.num_images = self.num_titles = 0
+        self._images: Memory[bytes, Features] = Memory(max_bytes)
+        self._titles: Memory[tuple[int, ...], Features] = Memory(max_bytes)
+        self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
+
+    def look(self, key: bytes, data: bytes) -> tuple[Pixels | None, Features | None, ImageStatus]:
+        """Pixels or remembered features of the picture file `data`, and its status."""
+        features = self._images.get(key)
+        if features is not None:
+            return None, features, "ok"
+        preprocess = self.bundle.config.preprocess
+        pixels, status = self._decoded.get(key, lambda: decode(data, preprocess))
+        return pixels, None, status
+
+    def read(self, title: str | None) -> Sequence[int]:
+        """Token ids of a title; none of one that cannot be used."""
+        if title is None or title_status(title) != "ok":
+            return ()
+        return self.bundle.tokenizer.encode([title])[0]
+
+    def padded_length(self, ids: Sequence[int]) -> int:
+        """Tokens that a title is filled up to; only titles of one length share a batch."""
+        longest = self.bundle.tokenizer.context_length
+        return self.bundle.fixed_length or min(_round_up(max(1, len(ids))), longest)
+
+    @torch.inference_mode()
+    def answer(self, products: Sequence[Inputs]) -> Output:
+        """The answers to products of one `padded_length`."""
+        model, size = self.bundle.model, len(products)
+        rows = _round_up(size)
+        present = torch.zeros(rows, dtype=torch.bool)
+        present[:size] = torch.tensor([product.has_image for product in products])
+        titles = [tuple(product.ids) for product in products]
+        _, mask = self._tokens(titles)
+        image = self._image_features(products)
+        text = self._text_features(titles)
+        output = model.fuse(
+            model.project_image(_filled(image, rows), present.to(self.bundle.device)),
+            model.project_text(_filled(text, rows), _filled_tensor(mask, rows)),
+        )
+        return Output(
+            {name: logits[:size] for name, logits in output.logits.items()},
+            output.modality_weights[:size],
+        )
+
+    def _image_features(self, products: Sequence[Inputs]) -> Features:
+        """Of each product; zeros where there is no picture."""
+        known: dict[bytes, Features] = {}
+        fresh: dict[bytes, Pixels] = {}
+        for product in products:
+            if product.image_key is None or product.image_key in known:
+                continue
+            features = product.features or self._images.get(product.image_key)
+            if features is not None:
+                known[product.image_key] = features
+            elif product.pixels is not None:
+                fresh[product.image_key] = product.pixels
+        if fresh:
+            encoded = self._encode_images(list(fresh.values()))
+            known |= _remember(self._images, list(fresh), encoded)
+            self.num_images += len(fresh)
+        keys = [product.image_key if product.has_image else None for product in products]
+        return _stacked([self._no_image if key is None else known[key] for key in keys])
+
+    @cached_property
+    def _no_image(self) -> Features:
+        """Zeros in the shape of the features of a picture."""
+        some = self._encode_images([])
+        return Features(torch.zeros_like(some.pooled[0]), torch.zeros_like(some.tokens[0]))
+
+    def _encode_images(self, pictures: Sequence[Pixels]) -> Features:
+        """One row a picture, and rows that fill the batch up."""
+        preprocess = self.bundle.config.preprocess
+        shape = (_round_up(max(1, len(pictures))), preprocess.height, preprocess.width, 3)
+        pixels = np.zeros(shape, dtype=np.uint8)
+        for row, picture in enumerate(pictures):
+            pixels[row] = picture
+        tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.bundle.device)
+        return self.bundle.model.image_features(tensor)
+
+    def _tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """ids and mask (n, padded length of the longest)."""
+        length = self.padded_length(max(rows, key=len))
+        ids = torch.full((len(rows), length), self.bundle.tokenizer.pad_id)
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+            mask[row, : len(tokens)] = True
+        return ids.to(self.bundle.device), mask.to(self.bundle.device)
+
+    def _text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
+        """Of each title; equal ones are encoded once."""
+        found = {title: self._titles.get(title) for title in titles}
+        known = {title: features for title, features in found.items() if features is not None}
+        fresh = [title for title in found if title not in known]
+        if fresh:
+            # Filled up with absent titles.
+            ids, mask = self._tokens([*fresh, *[()] * (_round_up(len(fresh)) - len(fresh))])
+            known |= _remember(self._titles, fresh, self.bundle.model.text_features(ids, mask))
+            self.num_titles += len(fresh)
+        return _stacked([known[title] for title in titles])
+
+
+class Memory(Generic[Key, Value]):
+    """Values by key, the least recently used forgotten beyond `max_bytes`; for several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        """The value, if it is remembered."""
+        with self._lock:
+            found = self._values.get(key)
+            if found is None:
+                return None
+            self._values.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Key, value: Value, size: int) -> None:
+        """Remember `value`, which takes `size` bytes."""
+        with self._lock:
+            self._bytes += size - self._values.pop(key, (value, 0))[1]
+            self._values[key] = value, size
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._values.popitem(last=False)[1][1]
+
+
+class Once(Generic[Key, Value]):
+    """Results of a function by key: computed once while among the last `size`, by whichever thread
+    asks first; the others wait for it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._futures: OrderedDict[Key, Future[Value]] = OrderedDict()
+
+    def get(self, key: Key, compute: Callable[[], Value]) -> Value:
+        """The result of `compute` for `key`; what it raises, all who wait for it get."""
+        with self._lock:
+            future = self._futures.get(key)
+            first = future is None
+            if future is None:
+                future = self._futures[key] = Future()
+                if len(self._futures) > self._size:
+                    self._futures.popitem(last=False)
+        if first:
+            try:
+                future.set_result(compute())
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+
+def _round_up(count: int) -> int:
+    return -(-count // ROUND) * ROUND
+
+
+def _remember(
+    memory: Memory[Key, Features], keys: Sequence[Key], features: Features
+) -> Mapping[Key, Features]:
+    """Each row of `features` by its key; copied, so that one row does not hold a whole batch."""
+    rows = {
+        key: Features(features.pooled[row].clone(), features.tokens[row].clone())
+        for row, key in enumerate(keys)
+    }
+    for key, row in rows.items():
+        memory.put(key, row, row.pooled.nbytes + row.tokens.nbytes)
+    return rows
+
+
+def _stacked(rows: Sequence[Features]) -> Features:
+    return Features(
+        torch.stack([row.pooled for row in rows]), torch.stack([row.tokens for row in rows])
+    )
+
+
+def _filled(features: Features, rows: int) -> Features:
+    return Features(_filled_tensor(features.pooled, rows), _filled_tensor(features.tokens, rows))
+
+
+def _filled_tensor(tensor: Tensor, rows: int) -> Tensor:
+    """`tensor` with rows of zeros up to `rows` of them."""
+    missing = tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])
+    return torch.cat([tensor, missing])

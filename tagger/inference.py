@@ -1,0 +1,35 @@
+"""A trained network made ready to answer fast: nothing in it can be trained any more."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tagger.device import has_bf16
+from tagger.model import CMAClip
+from tagger.towers import ConvNorm, OpenClipTextTower
+
+
+def speed_up(model: CMAClip, fp32: bool) -> None:
+    """Fold batch norms into convolutions; compute in bf16 where the hardware multiplies it.
+
+    bf16 is for open_clip towers with the sequence-wise attention over them, and for convolutions. A
+    small text tower and what stands on it stay in float32: for a twentieth of the time, bf16 there
+    moves confidences by up to 0.03, in the convolutions by up to 0.016. So do modality-wise
+    attention and heads, or confidences would come in steps of 0.004. With `fp32` all stays so.
+    """
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            convolution, norm = module
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            module[0], module[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    if fp32 or not has_bf16(model.modality_embedding.device):
+        return
+    parts: list[nn.Module] = [model.image_tower, model.image_projection]
+    if isinstance(model.text_tower, OpenClipTextTower):
+        parts += [model.text_tower, model.text_projection, model.sequence_attention]
+        model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
+    for part in parts:
+        part.to(torch.bfloat16)

@@ -1,0 +1,178 @@
+"""What the towers have seen they are not shown again, and no answer hangs on that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+import tagger
+from tagger import bundle
+from tagger.bundle import Bundle
+from tagger.catalog import Catalog
+from tagger.columns import Labelling
+from tagger.device import has_bf16
+from tagger.encoder import ROUND, Encoder, Memory, Once
+from tagger.inference import speed_up
+from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
+
+from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, save_picture
+
+
+def labelled(encoder: Encoder, path: Path) -> pa.Table:
+    how = Labelling(TASKS, path.parent)
+    batches = Catalog(path).batches(64)
+    added = label_batches(encoder.bundle, batches, how, encoder=encoder)
+    return pa.Table.from_batches([new for _, new in added])
+
+
+@pytest.fixture
+def repeating(make_catalog: MakeCatalog, tmp_path: Path) -> Path:
+    """200 rows of 20 pictures under two names each, and of 10 titles."""
+    titles = random_titles(10, seed=4)
+    for number in range(20):
+        save_picture(tmp_path / f"{number}.jpg", number)
+        (tmp_path / f"copy-{number}.jpg").write_bytes((tmp_path / f"{number}.jpg").read_bytes())
+    rows: list[Row] = [
+        {
+            "image": f"{'copy-' if n % 2 else ''}{(n * 7) % 20}.jpg",
+            "title": titles[(n * 3) % 10],
+        }
+        for n in range(200)
+    ]
+    return make_catalog(rows)
+
+
+def test_equal_pictures_and_titles_pass_the_towers_once(tiny: Bundle, repeating: Path) -> None:
+    encoder = Encoder(tiny)
+    labelled(encoder, repeating)
+    assert encoder.num_images == 20
+    assert encoder.num_titles == len(set(random_titles(10, seed=4)))
+    labelled(encoder, repeating)
+    assert encoder.num_images == 20
+
+
+def test_remembering_changes_no_answer(tiny: Bundle, repeating: Path) -> None:
+    forgetful = Encoder(tiny, max_bytes=0)
+    without = labelled(forgetful, repeating)
+    assert forgetful.num_images > 20
+    with_memory = labelled(Encoder(tiny), repeating)
+    for name in without.column_names:
+        one, other = without[name].to_pylist(), with_memory[name].to_pylist()
+        assert one == (pytest.approx(other, abs=1e-5) if isinstance(one[0], float) else other)
+
+
+def test_rare_title_length_does_not_hold_the_rows_behind_it(
+    tiny: Bundle, make_catalog: MakeCatalog
+) -> None:
+    rows: list[Row] = [{"title": "red " * 14}] + [{"title": "red shirt"}] * (64 * 60)
+    read = 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal read
+        for batch in Catalog(make_catalog(rows)).batches(64):
+            read += 1
+            yield batch
+
+    answers = label_batches(tiny, counted(), Labelling(TASKS, Path()))
+    next(answers)
+    assert read <= HELD_BATCHES + READ_AHEAD + 1
+    assert 1 + sum(1 for _ in answers) == read == 61
+
+
+@pytest.mark.parametrize("title", ["", "red", *random_titles(20), "red " * 40])
+def test_titles_are_filled_up_to_few_lengths(tiny: Bundle, title: str) -> None:
+    encoder = Encoder(tiny)
+    ids = encoder.read(title)
+    length = encoder.padded_length(ids)
+    assert len(ids) <= length <= tiny.tokenizer.context_length
+    assert length % ROUND == 0
+    assert length < len(ids) + ROUND or not ids
+
+
+def test_least_recently_used_is_forgotten_first() -> None:
+    memory: Memory[str, int] = Memory(max_bytes=30)
+    for number, key in enumerate("abc"):
+        memory.put(key, number, 10)
+    assert memory.get("a") == 0
+    memory.put("d", 3, 10)
+    assert [memory.get(key) for key in "abcd"] == [0, None, 2, 3]
+    memory.put("a", 9, 20)
+    assert memory.get("a") == 9
+    assert sum(memory.get(key) is not None for key in "bcd") <= 1
+    memory.put("huge", 1, 31)
+    assert memory.get("huge") is None
+
+
+def test_a_thread_waits_for_what_another_computes() -> None:
+    once: Once[str, int] = Once(size=4)
+    calls: list[int] = []
+
+    def compute() -> int:
+        calls.append(1)
+        time.sleep(0.05)
+        return 7
+
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(once.get("k", compute))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [7] * 8
+    assert calls == [1]
+    for key in "abcd":
+        once.get(key, lambda: 0)
+    once.get("k", compute)
+    assert calls == [1, 1], "beyond its size it forgets"
+
+
+def test_what_a_computation_raises_everybody_gets() -> None:
+    once: Once[str, int] = Once(size=4)
+
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            once.get("k", fail)
+
+
+def test_fast_network_answers_as_the_trained_one(model_dir: Path, repeating: Path) -> None:
+    slow, fast = bundle.load(model_dir), bundle.load(model_dir)
+    speed_up(fast.model, fp32=True)
+    assert any(isinstance(m, nn.BatchNorm2d) for m in slow.model.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.model.modules())
+    one, other = labelled(Encoder(slow), repeating), labelled(Encoder(fast), repeating)
+    assert one["color_label"].equals(other["color_label"])
+    confidences = (table["color_confidence"].to_pylist() for table in (one, other))
+    assert next(confidences) == pytest.approx(next(confidences), abs=1e-4)
+
+
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")
+def test_bf16_is_for_the_heavy_parts_and_can_be_refused(model_dir: Path, repeating: Path) -> None:
+    exact, fast = tagger.load(model_dir, fp32=True).bundle, tagger.load(model_dir).bundle
+    assert exact.model.image_dtype == torch.float32
+    assert fast.model.image_dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in fast.model.heads.parameters())
+    one, other = labelled(Encoder(exact), repeating), labelled(Encoder(fast), repeating)
+    same = [a == b for a, b in zip(one["color_label"], other["color_label"], strict=True)]
+    assert sum(same) > 0.95 * len(same)
+
+
+def test_rows_of_every_kind_come_out_as_without_a_memory(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    path = make_catalog(mixed_rows(tmp_path, 100))
+    one = labelled(Encoder(tiny), path)
+    other = labelled(Encoder(tiny, max_bytes=0), path)
+    for name in ("image_status", "title_status", "color_label", "color_status", "input_hash"):
+        assert one[name].equals(other[name])
