@@ -1,0 +1,264 @@
+"""How fast is tagger on this machine, and what is the limit? Prints rates and ratios side by side.
+
+    python examples/benchmark.py                         # ViT-B-32, random weights; default model
+    python examples/benchmark.py --num-products 200 --models fashion
+
+Everything is made here: pictures of 480x360, titles of 5 to 15 words, weights. No network is used.
+Ratios are of one run; rates of another machine, or beside other work, are not comparable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import tagger
+from tagger import bundle
+from tagger.bundle import Bundle
+from tagger.config import BATCH_SIZE, read_config
+from tagger.device import has_bf16
+from tagger.encoder import Encoder, Inputs
+from tagger.images import decode
+from tagger.job import Job, JobOptions
+from tagger.model import CMAClip
+from tagger.run import Result, run
+from tagger.tasks import Task
+from tagger.tokenizer import ClipPieces
+
+VIT = "ViT-B-32"
+WORDS = tuple(
+    "red blue green black white striped printed solid casual formal sports men women kids cotton "
+    "leather slim regular long short sleeve round neck shirt kurta shoe bag watch heel belt".split()
+)
+LOOP_BATCH = 32
+"""Of the plain open_clip loop that people write."""
+
+
+@dataclass
+class Row:
+    """One line of the table: products a second, and how that compares."""
+
+    what: str
+    rate: float
+    ratio: str = ""
+
+
+def main() -> None:
+    """Parse options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--num-products", type=int, default=256)
+    parser.add_argument("--models", nargs="+", default=[VIT, "fashion"])
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        feed = make_feed(Path(folder), options.num_products, repeats=1)
+        for name in options.models:
+            model = make_vit(Path(folder)) if name == VIT else name
+            rows = measure(str(model), name == VIT, feed, options.device)
+            console.print(as_table(f"{name} on {options.device}", rows))
+
+
+def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
+    """All rates of one model on the catalog `feed`."""
+    fast = tagger.load(model, device).bundle
+    products = load_inputs(fast, feed)
+    batch = products[:BATCH_SIZE]
+    decoding = rate_of_decoding(fast, feed)
+    network = rate(lambda: Encoder(fast).answer(batch), len(batch))
+    exact = tagger.load(model, device, fp32=True).bundle
+    network_fp32 = rate(lambda: Encoder(exact).answer(batch), len(batch))
+    result = predict(fast, feed, "out")
+    wall = min(decoding, network)
+    end = rows_per_second(result)
+    rows = [
+        Row("decode and resize alone", decoding),
+        Row("network alone, float32", network_fp32),
+        Row("network alone", network, f"{network / network_fp32:.2f}x float32"),
+        Row("predict, end to end", end, f"{end / wall:.0%} of the slower wall"),
+    ]
+    if is_vit:
+        peak, kind = peak_flops(torch.device(device))
+        flops = flops_of(exact, batch) / len(batch)
+        ceiling = peak / flops
+        plain = rate_of_plain_loop(feed)
+        rows += [
+            Row(f"ceiling: {peak / 1e9:,.0f} GFLOP/s of {kind} products", ceiling),
+            Row("predict against that ceiling", end, f"{end / ceiling:.0%}"),
+            Row(f"plain open_clip loop, towers only, batch {LOOP_BATCH}", plain),
+            Row("predict against that loop", end, f"{end / plain:.2f}x"),
+        ]
+    number = len(pd.read_parquet(feed))
+    five = predict(fast, make_feed(feed.parent, number, repeats=5), "repeated")
+    rate_five = rows_per_second(five)
+    rows.append(Row("predict, each picture five times", rate_five, f"{rate_five / end:.2f}x"))
+    agreement, distance = compare(feed.parent, exact, feed)
+    rows.append(
+        Row("labels as in float32", agreement, f"largest change of a confidence {distance:.4f}")
+    )
+    return rows
+
+
+def make_feed(folder: Path, count: int, repeats: int) -> Path:
+    """A catalog of `count` products, each picture `repeats` times, titles all different."""
+    rng = np.random.default_rng(repeats)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    rows = []
+    for number in range(count):
+        picture = f"images/{repeats}-{number // repeats}.jpg"
+        if number % repeats == 0:
+            save_picture(folder / picture, rng)
+        words = rng.choice(WORDS, rng.integers(5, 16))
+        rows.append({"id": number, "image": picture, "title": " ".join([*words, str(number)])})
+    path = folder / f"feed-{repeats}.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def save_picture(path: Path, rng: np.random.Generator) -> None:
+    """480x360: smooth shapes with some noise, about 40 kB, as photographs are."""
+    coarse = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((480, 360), Image.Resampling.BICUBIC))
+    noisy = smooth + rng.normal(0, 12, smooth.shape)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=85)
+
+
+def make_vit(folder: Path) -> Path:
+    """A model directory of the paper's size with random weights."""
+    path = folder / "vit"
+    config = read_config(bundle.shelf() / "cma-clip-vit-b-32" / bundle.CONFIG)
+    tasks = (
+        Task("color", tuple(f"color {n}" for n in range(40))),
+        Task("pattern", tuple(f"pattern {n}" for n in range(20))),
+    )
+    config = msgspec.structs.replace(config, tasks=tasks)
+    torch.manual_seed(0)
+    bundle.save(path, config, CMAClip(config), ClipPieces(77), "# random weights\n")
+    return path
+
+
+def load_inputs(model: Bundle, feed: Path) -> list[Inputs]:
+    """The first products of the catalog, decoded and tokenised, of one title length."""
+    encoder, products = Encoder(model), []
+    for number, row in enumerate(pd.read_parquet(feed).itertuples()):
+        ids = encoder.read(row.title)
+        if encoder.padded_length(ids) == encoder.padded_length(range(12)):
+            data = (feed.parent / row.image).read_bytes()
+            pixels, _ = decode(data, model.config.preprocess)
+            products.append(Inputs(str(number).encode(), pixels, ids=ids))
+    return products
+
+
+def rate(call: Callable[[], object], count: int, seconds: float = 6.0) -> float:
+    """Products a second of `call`, which does `count` of them; the best of several."""
+    call()
+    best, started = float("inf"), time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - before)
+    return count / best
+
+
+def rate_of_decoding(model: Bundle, feed: Path) -> float:
+    """Pictures a second, read, decoded and resized in threads as predict does."""
+    paths = [feed.parent / image for image in pd.read_parquet(feed)["image"]]
+    preprocess = model.config.preprocess
+    with ThreadPoolExecutor(8) as pool:
+        return rate(
+            lambda: list(pool.map(lambda path: decode(path.read_bytes(), preprocess), paths)),
+            len(paths),
+        )
+
+
+def predict(model: Bundle, feed: Path, name: str) -> Result:
+    """The whole command but for its start."""
+    tasks = [task.name for task in model.config.tasks]
+    return run(Job(model, JobOptions(feed, tasks, feed.parent / f"{name}.parquet", overwrite=True)))
+
+
+def rows_per_second(result: Result) -> float:
+    """Of the whole run, reading and writing included."""
+    return result.stages.computed_rows / result.seconds
+
+
+def peak_flops(device: torch.device) -> tuple[float, str]:
+    """The best rate of a matrix product on this device, and of which type."""
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    a, b = (torch.randn(2048, 2048, device=device, dtype=dtype) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return rate(multiply, 2 * 2048**3, seconds=3.0), str(dtype).removeprefix("torch.")
+
+
+def flops_of(model: Bundle, products: list[Inputs]) -> float:
+    """Of the matrix products for one batch, two for each multiply and add."""
+    with FlopCounterMode(display=False) as counter:
+        Encoder(model).answer(products)
+    return float(counter.get_total_flops())
+
+
+def rate_of_plain_loop(feed: Path) -> float:
+    """Both towers as in open_clip's README: one picture after the other, float32, 77 tokens."""
+    import open_clip
+
+    model, _, preprocess = open_clip.create_model_and_transforms(VIT)
+    tokenizer = open_clip.get_tokenizer(VIT)
+    rows = list(pd.read_parquet(feed).itertuples())[: 2 * LOOP_BATCH]
+    model.eval()
+
+    def loop() -> None:
+        for start in range(0, len(rows), LOOP_BATCH):
+            batch = rows[start : start + LOOP_BATCH]
+            files = [(feed.parent / row.image).read_bytes() for row in batch]
+            pictures = [preprocess(Image.open(io.BytesIO(file))) for file in files]
+            with torch.no_grad():
+                model.encode_image(torch.stack(pictures))
+                model.encode_text(tokenizer([row.title for row in batch]))
+
+    return rate(loop, len(rows))
+
+
+def compare(folder: Path, exact: Bundle, feed: Path) -> tuple[float, float]:
+    """Share of labels, in %, that are those of float32, and the largest change of a confidence."""
+    predict(exact, feed, "exact")
+    one, other = (pd.read_parquet(folder / f"{name}.parquet") for name in ("out", "exact"))
+    tasks = [task.name for task in exact.config.tasks]
+    same = [(one[f"{t}_label"] == other[f"{t}_label"]).mean() for t in tasks]
+    moved = [(one[f"{t}_confidence"] - other[f"{t}_confidence"]).abs().max() for t in tasks]
+    return 100 * min(same), max(moved)
+
+
+def as_table(title: str, rows: list[Row]) -> Table:
+    """The rows for a terminal."""
+    table = Table("", "products/s", "ratio", title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    for row in rows:
+        table.add_row(row.what, f"{row.rate:,.1f}", row.ratio)
+    return table
+
+
+if __name__ == "__main__":
+    main()
