@@ -42,10 +42,9 @@ from tagger.tasks import Task
 from tagger.tokenizer import ClipPieces
 
 VIT = "ViT-B-32"
-WORDS = tuple(
-    "red blue green black white striped printed solid casual formal sports men women kids cotton "
-    "leather slim regular long short sleeve round neck shirt kurta shoe bag watch heel belt".split()
-)
+COLORS = ("red", "blue", "green", "black", "white", "pink", "brown", "navy", "grey", "gold")
+NOUNS = ("shirt", "kurta", "shoe", "bag", "watch", "heel", "belt", "dress", "cap", "scarf")
+KINDS = ("men", "women", "kids", "casual", "formal", "sports", "striped", "printed", "solid")
 LOOP_BATCH = 32
 """Of the plain open_clip loop that people write."""
 
@@ -126,7 +125,7 @@ def make_feed(folder: Path, count: int, repeats: int) -> Path:
         picture = f"images/{repeats}-{number // repeats}.jpg"
         if number % repeats == 0:
             save_picture(folder / picture, rng)
-        words = rng.choice(WORDS, rng.integers(5, 16))
+        words = rng.choice([*COLORS, *NOUNS, *KINDS], rng.integers(5, 16))
         rows.append({"id": number, "image": picture, "title": " ".join([*words, str(number)])})
     path = folder / f"feed-{repeats}.parquet"
     pd.DataFrame(rows).to_parquet(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.bundle import Bundle
+from tagger.images import ImageStatus
 from tagger.model import IMAGE, TEXT, Output
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
@@ -23,12 +25,14 @@ Logits = NDArray[np.float32]
 @dataclass(frozen=True)
 class Answers:
     """What the model says of n products: per task logits (n, labels) and the weight of the picture
-    (n,); has_image and has_title (n,) say what there was to answer from."""
+    (n,); has_image and has_title (n,) say what there was to answer from, and image_statuses how
+    many pictures had which status."""
 
     logits: dict[str, Logits]
     image_weights: dict[str, NDArray[np.float32]]
     has_image: NDArray[np.bool_]
     has_title: NDArray[np.bool_]
+    image_statuses: Counter[ImageStatus]
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -56,8 +60,8 @@ class Collector:
             self._logits.setdefault(name, []).append(output.logits[name].cpu().numpy())
         self._weights.append(output.modality_weights.cpu().numpy())
 
-    def answers(self) -> Answers:
-        """All that were added, at least one batch."""
+    def answers(self, pixels: PixelCache) -> Answers:
+        """All that were added, at least one batch, to pictures from `pixels`."""
         names = [task.name for task in self.bundle.config.tasks]
         weights = np.concatenate(self._weights)
         # An absent modality weighs exactly 0, a present one never does.
@@ -66,6 +70,7 @@ class Collector:
             {name: weights[:, names.index(name), IMAGE] for name in self.tasks},
             weights[:, 0, IMAGE] > 0,
             weights[:, 0, TEXT] > 0,
+            Counter(pixels.statuses.values()),
         )
 
 
@@ -81,11 +86,11 @@ def collect_answers(
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
         for rows, outputs in predict_views(
-            bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"], frozenset()
+            bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"]
         ):
             collector.add(outputs["both"])
             progress(rows[-1] + 1, len(products))
-    return collector.answers()
+    return collector.answers(pixels)
 
 
 def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:

@@ -24,12 +24,13 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one answer: the words of the title, how much each spoke for it (0..1, they sum to 1 at
-    most), where the picture did, and where the most relevant word looked. None without a picture,
-    without a title, or where nothing spoke for the answer."""
+    """Of one answer: the words of the title, how much each spoke for it, how much the picture did
+    (`picture_share`; with the words at most 1), where the picture did, and where the most relevant
+    word looked. None without a picture, without a title, or where nothing spoke for the answer."""
 
     words: Sequence[str]
     relevance: Sequence[float]
+    picture_share: float
     evidence: Map | None
     word: int | None
     attended: Map | None
@@ -87,6 +88,7 @@ def _explanation(
     return Explanation(
         words=[text for text, _ in spans],
         relevance=shares,
+        picture_share=float(relevance[start:].sum()) / total,
         evidence=_as_map(bundle, relevance[start + 1 :]),
         word=word,
         attended=None if looked is None else _as_map(bundle, looked),

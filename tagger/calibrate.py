@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
 from tagger.drift import Profile, profile_of
 from tagger.errors import CatalogError
+from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
@@ -46,15 +48,25 @@ class Promise:
     by_label: bool = False
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What was fitted, what the products look like to the model that it makes, and how many
+    pictures had which status."""
+
+    calibration: Calibration
+    profile: Profile
+    image_statuses: Counter[ImageStatus]
+
+
 def calibrate(
     bundle: Bundle,
     source: ProductSource,
     tasks: Sequence[str],
     promise: Promise = Promise(),
     progress: Callable[[int, int], None] = lambda rows, total: None,
-) -> tuple[Calibration, Profile]:
-    """Thresholds of each task for each of PRECISIONS and the one asked for; and what the products
-    look like to the model that they calibrate.
+) -> Calibrated:
+    """Thresholds of each of `tasks` for each of PRECISIONS and the one asked for; what was fitted
+    for other tasks stays.
 
     Products that the model was trained on are left out. The others are parted in three,
     near-duplicates on one side: one for the temperature and the start of the search, one for the
@@ -62,12 +74,13 @@ def calibrate(
 
     Raises:
         ModelError: a task that the model does not know.
-        CatalogError: a task that the catalog has no labels of, or no product that the model was
-            not trained on; or see `Catalog`.
+        CatalogError: a task that the catalog has no labels of, no product that the model was not
+            trained on, or too few for any promise; or see `Catalog`.
     """
     known = [bundle.task(name) for name in tasks]
     products = source.read(tasks)
-    answers = collect_answers(bundle, products, source.root, tasks, progress)
+    names = [task.name for task in bundle.config.tasks]
+    answers = collect_answers(bundle, products, source.root, names, progress)
     new = ~was_trained_on(bundle.path, products)
     if not new.any():
         raise CatalogError(
@@ -77,17 +90,34 @@ def calibrate(
         )
     reported, guiding = _parts(products)
     parts = (guiding & new, ~guiding & ~reported & new, reported & new)
+    origin = Catalog(source.path).sha256
+    fitted = {}
+    for task in known:
+        temperature, by_target = _fit(task, products, answers, parts, promise)
+        fitted[task.name] = TaskCalibration(
+            temperature=temperature,
+            thresholds=by_target,
+            delta=promise.delta,
+            catalog=source.path.name,
+            catalog_sha256=origin,
+            left_out=int((~new).sum()),
+        )
+    thresholds = [threshold for one in fitted.values() for threshold in one.thresholds]
+    if not any(threshold.promises for threshold in thresholds):
+        raise CatalogError(
+            f"{source.path} has too few labelled products for any promise, or the model is wrong "
+            f"too often: {int(new.sum()):,} products were tried; nothing was stored",
+            "label more products, a few hundred at least",
+        )
+    earlier = {} if bundle.calibration is None else bundle.calibration.tasks
     calibration = Calibration(
         precision=promise.precision,
-        catalog=source.path.name,
-        catalog_sha256=Catalog(source.path).sha256,
         weights_sha256=file_digest(bundle.path / WEIGHTS),
-        delta=promise.delta,
-        left_out=int((~new).sum()),
-        tasks={task.name: _fit(task, products, answers, parts, promise) for task in known},
+        tasks={**earlier, **fitted},
     )
     calibrated = replace(bundle, calibration=calibration)
-    return calibration, profile_of(calibrated, products, answers, tasks)
+    profile = profile_of(calibrated, products, answers)
+    return Calibrated(calibration, profile, answers.image_statuses)
 
 
 def _fit(
@@ -96,8 +126,9 @@ def _fit(
     answers: Answers,
     parts: Sequence[NDArray[np.bool_]],
     promise: Promise,
-) -> TaskCalibration:
-    """`parts` are masks (n,): the products that guide, those that are tested on, those reported."""
+) -> tuple[float, tuple[Threshold, ...]]:
+    """Temperature and thresholds. `parts` are masks (n,): the products that guide, those that are
+    tested on, those that are reported on."""
     truth = np.array(task.label_ids(products.labels[task.name]))
     known = (truth != UNLABELED) & answers.answered
     logits = answers.logits[task.name]
@@ -106,10 +137,7 @@ def _fit(
         outcomes_of(task, logits[rows & known], truth[rows & known], temperature) for rows in parts
     ]
     targets = sorted({*PRECISIONS, promise.precision})
-    return TaskCalibration(
-        temperature=temperature,
-        thresholds=tuple(_threshold(outcomes, target, promise) for target in targets),
-    )
+    return temperature, tuple(_threshold(outcomes, target, promise) for target in targets)
 
 
 def outcomes_of(

@@ -51,6 +51,11 @@ class Threshold(Frozen, frozen=True, kw_only=True):
         needed = self.by_label.get(label, self.threshold)
         return math.inf if needed is None else needed
 
+    @property
+    def promises(self) -> bool:
+        """Whether anything can be published by it."""
+        return self.threshold is not None or any(t is not None for t in self.by_label.values())
+
     def passes(self, predicted: NDArray[np.str_], confidence: Floats) -> Bools:
         """(n,) whether each product is published."""
         needed = np.array([self.of(str(label)) for label in predicted], dtype=np.float64)
@@ -59,28 +64,27 @@ class Threshold(Frozen, frozen=True, kw_only=True):
 
 
 class TaskCalibration(Frozen, frozen=True, kw_only=True):
-    """`temperature` divides the logits of the task before the softmax."""
+    """`temperature` divides the logits of the task before the softmax.
+
+    For each of `thresholds` alone: with probability 1 - `delta` over the draw of the `catalog` that
+    it was fitted on, the precision of what is published is at least the target, for products drawn
+    as those were. `left_out` products were not fitted on, because the model was trained on them.
+    """
 
     temperature: float
     thresholds: tuple[Threshold, ...]
+    delta: float
+    catalog: str
+    catalog_sha256: str
+    left_out: int = 0
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
-    """calibration.json: per task, and what it was fitted on.
-
-    With probability 1 - `delta` over the draw of the `catalog` that it was fitted on, the precision
-    of what is published is at least the target, for products drawn as those were. `precision` is
-    the target that is meant where none is named. `left_out` products of the catalog were not
-    fitted on, because the model was trained on them.
-    """
+    """calibration.json. `precision` is the target that is meant where none is named."""
 
     format_version: int = FORMAT_VERSION
     precision: float
-    catalog: str
-    catalog_sha256: str
     weights_sha256: str
-    delta: float
-    left_out: int = 0
     tasks: dict[str, TaskCalibration]
 
     def temperature(self, task: str) -> float:

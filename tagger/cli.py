@@ -376,6 +376,12 @@ def evaluate(
     if drift:
         _drift(bundle, source, names)
     elif calibrate:
+        if bundle.path != Path(model):
+            raise UsageError(
+                f"{model} is the model that came with tagger; a calibration would change it",
+                f"copy it, and calibrate the copy: cp -r {shlex.quote(str(bundle.path))} mine; "
+                "then --model mine",
+            )
         _calibrate(bundle, source, names, precision, delta or DELTA, per_label)
     else:
         _evaluate(bundle, source, names, precision, json, label_issues, report)
@@ -398,13 +404,12 @@ def _evaluate(
     from tagger.console import Bar, say, show_evaluation, show_label_issues
     from tagger.evaluate import evaluate_catalog, write_evaluation
     from tagger.label_issues import find_label_issues, write_label_issues
-    from tagger.output import check_writable
 
-    for path in filter(None, (json, issues, report)):
-        check_writable(path)
+    _check_outputs(source.path, [path for path in (json, issues, report) if path is not None])
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
-    show_evaluation(done.figures)
+    calibrated = bundle.calibration is not None
+    show_evaluation(done.figures, calibrated, done.answers.image_statuses)
     if json is not None:
         write_evaluation(done.figures, bundle, json)
     if issues is None and report is None:
@@ -418,6 +423,19 @@ def _evaluate(
 
         write_page(report, bundle, source, done, found)
         say(f"{report} shows it: open it in a browser")
+
+
+def _check_outputs(catalog: Path, paths: Sequence[Path]) -> None:
+    """Before the work: each can be written, and none overwrites the catalog or another one."""
+    from tagger.output import check_writable
+
+    taken = [catalog.resolve()]
+    for path in paths:
+        if path.resolve() in taken or path.is_dir():
+            what = "a folder" if path.is_dir() else "the catalog, or named twice"
+            raise UsageError(f"{path} is {what}", "name another file")
+        check_writable(path)
+        taken.append(path.resolve())
 
 
 def _calibrate(
@@ -435,10 +453,10 @@ def _calibrate(
 
     with Bar("products") as bar:
         promise = Promise(precision, delta, per_label)
-        calibration, profile = calibrate(bundle, source, tasks, promise, bar.move)
-    write_calibration(calibration, bundle.path)
-    write_profile(profile, bundle.path)
-    show_calibration(calibration, precision, bundle.path)
+        calibrated = calibrate(bundle, source, tasks, promise, bar.move)
+    write_calibration(calibrated.calibration, bundle.path)
+    write_profile(calibrated.profile, bundle.path)
+    show_calibration(calibrated, tasks, precision, bundle.path)
 
 
 def _drift(bundle: Bundle, source: ProductSource, tasks: Sequence[str]) -> None:
@@ -446,9 +464,9 @@ def _drift(bundle: Bundle, source: ProductSource, tasks: Sequence[str]) -> None:
     from tagger.drift import check_drift, find_drift
 
     with Bar("products") as bar:
-        findings = find_drift(bundle, source, tasks, bar.move)
-    show_drift(findings)
-    check_drift(findings, source.path)
+        found = find_drift(bundle, source, tasks, bar.move)
+    show_drift(found)
+    check_drift(found.findings, source.path)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -23,10 +23,11 @@ from tagger.errors import StoppedError, TaggerError, listing
 if TYPE_CHECKING:
     import torch
 
-    from tagger.calibration import Calibration
+    from tagger.calibrate import Calibrated
     from tagger.checkpoint import Epoch
-    from tagger.drift import Finding
+    from tagger.drift import Drift
     from tagger.evaluate import Evaluation
+    from tagger.images import ImageStatus
     from tagger.label_issues import Suspicion
     from tagger.run import Estimate, Result
     from tagger.scores import Score
@@ -97,6 +98,11 @@ def show_error(error: TaggerError, exit_code: int | None = None) -> None:
     console.print(f"[bold red]error:[/] {escape(_one_line(error.message))}", soft_wrap=True)
     if error.hint:
         console.print(f"[bold]hint:[/] {escape(_one_line(error.hint))}", soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """`text` for the cell of a table: no markup, no control characters."""
+    return escape(_one_line(text))
 
 
 def _one_line(text: str) -> str:
@@ -201,38 +207,45 @@ def show_training(result: TrainResult, out: Path) -> None:
     )
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """One table per measure, a row per task, a column per view; then the unknown labels."""
+def show_evaluation(
+    evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus]
+) -> None:
+    """One table per measure, a row per task, a column per view; then what is worth a warning."""
     views = {
         "both": "picture and title",
-        "scrubbed": "words scrubbed",
+        "scrubbed": "own words scrubbed",
         "image": "picture alone",
         "title": "title alone",
     }
+    target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {
-        "accuracy": "accuracy, %",
+        "accuracy": "accuracy, % [95% bootstrap interval over products]",
         "macro_f1": "macro-F1, %",
-        "recall_at_precision": f"recall at {percent(evaluation.precision)}% precision, %",
+        "recall_at_precision": f"recall {target} [95% bootstrap interval over products]",
+        "coverage_at_precision": f"coverage {target}",
         "calibration_error": "expected calibration error, %",
+        "brier": "Brier score, x 100",
         "image_weight": "weight of the picture, %",
     }
-    views = {view: name for view, name in views.items() if view in evaluation.scores}
     for measure, name in measures.items():
         made = table(name, "task", "labelled products", *views.values())
         for task, both in evaluation.scores["both"].items():
             made.add_row(
-                task,
+                _plain(task),
                 f"{both.num_products:,}",
                 *(_with_interval(evaluation.scores[v][task], measure, v == "both") for v in views),
             )
         results.print(made)
     _show_published(evaluation)
+    _show_confusions(evaluation)
+    _say_bad("pictures", image_statuses)
+    if calibrated and not any(s.published for s in evaluation.scores["both"].values()):
+        say(f"the model is calibrated, but not for a precision of {evaluation.precision:g}")
     if evaluation.trained_on:
         say(
             f"the model was trained on {evaluation.trained_on:,} of these "
             f"{evaluation.num_products:,} products, which flatters every figure"
         )
-    _show_confusions(evaluation)
     for task, both in evaluation.scores["both"].items():
         if both.unknown_labels:
             say(
@@ -242,11 +255,13 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def _with_interval(score: Score, measure: str, wide: bool) -> str:
-    """A rate in percent; if `wide`, with the half-width of its bootstrap interval."""
+    """A rate in percent; if `wide`, with the ends of its bootstrap interval."""
     ends = {"accuracy": score.accuracy_interval, "recall_at_precision": score.recall_interval}
     interval = ends.get(measure)
     text = percent(getattr(score, measure))
-    return f"{text} ±{50 * (interval[1] - interval[0]):.1f}" if interval and wide else text
+    if interval is None or not wide:
+        return text
+    return escape(f"{text} [{percent(interval[0])}, {percent(interval[1])}]")
 
 
 def _show_published(evaluation: Evaluation) -> None:
@@ -260,10 +275,9 @@ def _show_published(evaluation: Evaluation) -> None:
     )
     for task, score in evaluation.scores["both"].items():
         if (published := score.published) is not None:
-            least = "abstains" if published.threshold is None else f"{published.threshold:.3f}"
             made.add_row(
-                task,
-                "by label" if published.by_label else least,
+                _plain(task),
+                _threshold(published.threshold, published.by_label),
                 percent(published.coverage),
                 percent(published.precision),
             )
@@ -279,17 +293,25 @@ def _show_confusions(evaluation: Evaluation) -> None:
     for task, score in evaluation.scores["both"].items():
         for confusion in score.confusions[:3]:
             made.add_row(
-                task, f"{confusion.count:,}", escape(confusion.truth), escape(confusion.predicted)
+                _plain(task),
+                f"{confusion.count:,}",
+                _plain(confusion.truth),
+                _plain(confusion.predicted),
             )
     if made.row_count:
         results.print(made)
 
 
-def show_calibration(calibration: Calibration, precision: float, directory: Path) -> None:
+def show_calibration(
+    calibrated: Calibrated, tasks: Sequence[str], precision: float, directory: Path
+) -> None:
     """Per task what was fitted for `precision`, and how it fared on the products kept back."""
+    fitted = {name: calibrated.calibration.tasks[name] for name in tasks}
+    thresholds = {name: calibrated.calibration.threshold(name, precision) for name in tasks}
+    first = fitted[tasks[0]]
     made = table(
-        f"published at precision {percent(precision)}%, promised with certainty "
-        f"{percent(1 - calibration.delta)}%",
+        f"published at precision {percent(precision)}%, promised for each task with certainty "
+        f"{percent(1 - first.delta)}%",
         "task",
         "temperature",
         "fitted on",
@@ -297,48 +319,55 @@ def show_calibration(calibration: Calibration, precision: float, directory: Path
         "coverage, %",
         "precision there, %",
     )
-    for name, task in calibration.tasks.items():
-        fitted = calibration.threshold(name, precision)
+    for name, threshold in thresholds.items():
         made.add_row(
-            name,
-            f"{task.temperature:.2f}",
-            f"{fitted.num_products:,}",
-            "no promise" if fitted.threshold is None else f"{fitted.threshold:.3f}",
-            percent(fitted.published / max(1, fitted.reported_products)),
-            percent(fitted.reported_precision),
+            _plain(name),
+            f"{fitted[name].temperature:.2f}",
+            f"{threshold.num_products:,}",
+            _threshold(threshold.threshold, bool(threshold.by_label)),
+            percent(threshold.published / max(1, threshold.reported_products)),
+            percent(threshold.reported_precision),
         )
     results.print(made)
-    if calibration.left_out:
-        say(f"{calibration.left_out:,} products were left out: the model was trained on them")
-    for name in calibration.tasks:
-        fitted = calibration.threshold(name, precision)
-        if fitted.threshold is None and not fitted.by_label:
+    _say_bad("pictures", calibrated.image_statuses)
+    if first.left_out:
+        say(f"{first.left_out:,} products were left out: the model was trained on them")
+    for name, threshold in thresholds.items():
+        if not threshold.promises:
             say(
-                f"{name}: no threshold keeps that promise on {fitted.num_products:,} labelled "
+                f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
                 "products: too few of them, or too many wrong; it will abstain from all"
             )
     say(
-        f"{directory} is calibrated; next: tagger predict CATALOG --tasks "
-        f"{','.join(calibration.tasks)} --model {directory} --min-precision {precision:g}"
+        f"{directory} is calibrated; next: tagger predict CATALOG --tasks {','.join(tasks)} "
+        f"--model {directory} --min-precision {precision:g}"
     )
 
 
-def show_drift(findings: Sequence[Finding]) -> None:
+def _threshold(threshold: float | None, by_label: bool) -> str:
+    """What a table says of a threshold."""
+    if by_label:
+        return "by label"
+    return "abstains" if threshold is None else f"{threshold:.3f}"
+
+
+def show_drift(drift: Drift) -> None:
     """What was compared, the largest distance first."""
     made = table("drift", "compared", "distance")
     made.add_column("before")
     made.add_column("now")
     made.add_column("verdict")
-    for finding in findings:
+    for finding in drift.findings:
         verdict = "[bold red]drifted[/]" if finding.drifted else "alike"
         made.add_row(
-            escape(finding.what),
+            _plain(finding.what),
             f"{finding.distance:.3f}",
-            escape(finding.before),
-            escape(finding.now),
+            _plain(finding.before),
+            _plain(finding.now),
             verdict,
         )
     results.print(made)
+    _say_bad("pictures", drift.image_statuses)
 
 
 def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
@@ -389,11 +418,11 @@ def show_estimate(estimate: Estimate, out: Path) -> None:
 
 
 def _say_bad(
-    what: str, statuses: Counter[str], examples: Mapping[str, Sequence[str]] | None = None
+    what: str, statuses: Mapping[Any, int], examples: Mapping[str, Sequence[str]] | None = None
 ) -> None:
     bad = [
         f"{count:,} {status}" + _such_as(examples, status, count)
-        for status, count in statuses.most_common()
+        for status, count in Counter(statuses).most_common()
         if status != "ok"
     ]
     if bad:

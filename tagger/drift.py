@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from tagger.answers import Answers, collect_answers, softmax
 from tagger.bundle import Bundle
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
+from tagger.images import ImageStatus
 from tagger.output import write_json
 from tagger.preprocess import title_status
 from tagger.products import Products, ProductSource
@@ -28,21 +31,26 @@ MAX_P_VALUE = 0.001
 
 class TaskProfile(Frozen, frozen=True):
     """What the model says of one task: predicted labels, confidences in CONFIDENCE_BINS bins of
-    equal width, and the mean weight of the picture where both modalities were there."""
+    equal width, and mean and standard deviation of the weight of the picture over the `num_both`
+    products with picture and title."""
 
     labels: dict[str, int]
     confidences: tuple[int, ...]
     image_weight: float
+    image_weight_deviation: float
+    num_both: int
 
 
 class Profile(Frozen, frozen=True):
-    """profile.json: what a catalog looks like to a model. Shares are 0..1; `pieces_per_word` says
-    how far the tokenizer must cut words up, which it does with words that it has not learned."""
+    """profile.json: what a catalog looks like to a model. Shares are 0..1; `split_words` is
+    that of the `num_words` words of the titles which the tokenizer must cut up, because it has not
+    learned them."""
 
     num_products: int
     absent_images: float
     absent_titles: float
-    pieces_per_word: float
+    num_words: int
+    split_words: float
     tasks: dict[str, TaskProfile]
 
 
@@ -56,13 +64,19 @@ class Finding(Frozen, frozen=True):
     drifted: bool
 
 
-def profile_of(
-    bundle: Bundle, products: Products, answers: Answers, tasks: Sequence[str]
-) -> Profile:
+@dataclass(frozen=True)
+class Drift:
+    """The comparisons, the largest distance first, and how many pictures had which status."""
+
+    findings: list[Finding]
+    image_statuses: Counter[ImageStatus]
+
+
+def profile_of(bundle: Bundle, products: Products, answers: Answers) -> Profile:
     """The profile of `products`, which need no labels, and of the `answers` to them."""
     there = answers.answered
     profiles = {}
-    for name in tasks:
+    for name in answers.logits:
         labels = bundle.task(name).labels
         probabilities = softmax(answers.logits[name][there], bundle.temperature(name))
         counts = np.bincount(probabilities.argmax(1), minlength=len(labels))
@@ -72,49 +86,39 @@ def profile_of(
             labels={label: int(n) for label, n in zip(labels, counts, strict=True) if n},
             confidences=tuple(np.bincount(bins, minlength=CONFIDENCE_BINS).tolist()),
             image_weight=float(weights.mean()) if len(weights) else 0.0,
+            image_weight_deviation=float(weights.std()) if len(weights) else 0.0,
+            num_both=len(weights),
         )
     size = max(1, len(products))
     titles = [t for t in products.titles if t is not None and title_status(t) == "ok"]
+    num_words, num_split = _count_words(bundle.tokenizer, titles)
     return Profile(
         num_products=len(products),
         absent_images=1 - float(answers.has_image.sum()) / size,
         absent_titles=1 - len(titles) / size,
-        pieces_per_word=_pieces_per_word(bundle.tokenizer, titles),
+        num_words=num_words,
+        split_words=num_split / max(1, num_words),
         tasks=profiles,
     )
 
 
 def compare(before: Profile, now: Profile) -> list[Finding]:
     """Every comparison, the largest distance first; of tasks those that both have."""
+    sizes = (before.num_products, now.num_products)
+    images = (before.absent_images, now.absent_images)
+    titles = (before.absent_titles, now.absent_titles)
+    words = (before.num_words, now.num_words)
     findings = [
-        _compare_shares(f"products without {what}", before, now, field)
-        for what, field in (("picture", "absent_images"), ("title", "absent_titles"))
+        _compare_shares("products without picture", images, sizes),
+        _compare_shares("products without title", titles, sizes),
+        _compare_shares("words that are unknown", (before.split_words, now.split_words), words),
     ]
-    ratio = now.pieces_per_word / before.pieces_per_word if before.pieces_per_word else 1.0
-    findings.append(
-        Finding(
-            what="pieces that a word is cut into",
-            before=f"{before.pieces_per_word:.2f}",
-            now=f"{now.pieces_per_word:.2f}",
-            distance=min(1.0, abs(ratio - 1)),
-            drifted=abs(ratio - 1) > MAX_DISTANCE,
-        )
-    )
     for name in before.tasks.keys() & now.tasks.keys():
         old, new = before.tasks[name], now.tasks[name]
         findings.append(_compare_counts(f"{name}: labels", old.labels, new.labels))
         bins = [dict(enumerate(task.confidences)) for task in (old, new)]
         findings.append(_compare_counts(f"{name}: confidences", *map(_bin_names, bins)))
-        gap = abs(old.image_weight - new.image_weight)
-        findings.append(
-            Finding(
-                what=f"{name}: weight of the picture",
-                before=f"{old.image_weight:.2f}",
-                now=f"{new.image_weight:.2f}",
-                distance=gap,
-                drifted=gap > MAX_DISTANCE,
-            )
-        )
+        findings.append(_compare_weights(f"{name}: weight of the picture", old, new))
     return sorted(findings, key=lambda finding: (-finding.drifted, -finding.distance, finding.what))
 
 
@@ -123,7 +127,7 @@ def find_drift(
     source: ProductSource,
     tasks: Sequence[str],
     progress: Callable[[int, int], None] = lambda rows, total: None,
-) -> list[Finding]:
+) -> Drift:
     """Compare the catalog at `source` with the profile of the model.
 
     Raises:
@@ -134,7 +138,7 @@ def find_drift(
     known = [bundle.task(name).name for name in tasks]
     products = source.read()
     answers = collect_answers(bundle, products, source.root, known, progress)
-    return compare(before, profile_of(bundle, products, answers, known))
+    return Drift(compare(before, profile_of(bundle, products, answers)), answers.image_statuses)
 
 
 def check_drift(findings: Sequence[Finding], catalog: Path) -> None:
@@ -195,14 +199,32 @@ def _compare_counts(what: str, old: Mapping[str, int], new: Mapping[str, int]) -
     )
 
 
-def _compare_shares(what: str, before: Profile, now: Profile, field: str) -> Finding:
+def _compare_shares(what: str, shares: tuple[float, float], sizes: tuple[int, int]) -> Finding:
     counts = []
-    for profile in (before, now):
-        absent = round(getattr(profile, field) * profile.num_products)
-        counts.append({"absent": absent, "there": profile.num_products - absent})
+    for share, size in zip(shares, sizes, strict=True):
+        hits = round(share * size)
+        counts.append({"with": hits, "without": size - hits})
     finding = _compare_counts(what, *counts)
-    shares = (f"{getattr(p, field):.1%}" for p in (before, now))
-    return msgspec.structs.replace(finding, before=next(shares), now=next(shares))
+    before, now = (f"{share:.1%}" for share in shares)
+    return msgspec.structs.replace(finding, before=before, now=now)
+
+
+def _compare_weights(what: str, old: TaskProfile, new: TaskProfile) -> Finding:
+    """Difference of two means, with Welch's t-test."""
+    from scipy.stats import ttest_ind_from_stats
+
+    gap = abs(old.image_weight - new.image_weight)
+    moments = [(p.image_weight, p.image_weight_deviation, p.num_both) for p in (old, new)]
+    enough = min(old.num_both, new.num_both) > 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue
+    return Finding(
+        what=what,
+        before=f"{old.image_weight:.2f}",
+        now=f"{new.image_weight:.2f}",
+        distance=gap if enough else 0.0,
+        drifted=bool(enough and gap > MAX_DISTANCE and chance < MAX_P_VALUE),
+    )
 
 
 def _bin_names(counts: Mapping[int, int]) -> dict[str, int]:
@@ -213,9 +235,11 @@ def _bin_names(counts: Mapping[int, int]) -> dict[str, int]:
     }
 
 
-def _pieces_per_word(tokenizer: Tokenizer, titles: Sequence[str]) -> float:
-    words = sorted({word for title in titles[:5000] for word in title.split()})
-    if not words:
-        return 0.0
+def _count_words(tokenizer: Tokenizer, titles: Sequence[str]) -> tuple[int, int]:
+    """Words of all titles, each time that they occur, and how many of them are cut up."""
+    counts = Counter(word for title in titles for word in title.split())
+    words = list(counts)
     extra = tokenizer.num_leading + 1
-    return sum(len(ids) - extra for ids in tokenizer.encode(words)) / len(words)
+    pieces = [len(ids) - extra for ids in tokenizer.encode(words)]
+    split = sum(counts[word] for word, count in zip(words, pieces, strict=True) if count > 1)
+    return counts.total(), split

@@ -91,12 +91,12 @@ class Encoder:
         present = torch.zeros(rows, dtype=torch.bool)
         present[:size] = torch.tensor([product.has_image for product in products])
         titles = [tuple(product.ids) for product in products]
-        _, mask = self._tokens(titles)
+        _, mask = self._tokens([*titles, *[()] * (rows - size)])
         image = self._image_features(products)
         text = self._text_features(titles)
         output = model.fuse(
             model.project_image(_filled(image, rows), present.to(self.bundle.device)),
-            model.project_text(_filled(text, rows), _filled_tensor(mask, rows)),
+            model.project_text(_filled(text, rows), mask),
         )
         return Output(
             {name: logits[:size] for name, logits in output.logits.items()},
@@ -141,12 +141,12 @@ class Encoder:
     def _tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""
         length = self.padded_length(max(rows, key=len))
-        ids = torch.full((len(rows), length), self.bundle.tokenizer.pad_id)
-        mask = torch.zeros((len(rows), length), dtype=torch.bool)
+        ids = np.full((len(rows), length), self.bundle.tokenizer.pad_id, dtype=np.int64)
         for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-            mask[row, : len(tokens)] = True
-        return ids.to(self.bundle.device), mask.to(self.bundle.device)
+            ids[row, : len(tokens)] = tokens
+        mask = np.arange(length) < np.array([len(tokens) for tokens in rows])[:, None]
+        device = self.bundle.device
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
     def _text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
         """Of each title; equal ones are encoded once."""

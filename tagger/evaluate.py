@@ -25,9 +25,6 @@ from tagger.trained_on import was_trained_on
 from tagger.version import __version__
 from tagger.views import NO_ANSWER, VIEWS, predict_views
 
-SCRUBBED_TASKS = ("color", "pattern")
-"""Tasks whose words the scrubbed view takes out of the titles: those that titles mostly name."""
-
 
 class Evaluation(Frozen, frozen=True):
     """`scores[view][task]`; `precision` is the target of recall and coverage at precision. The
@@ -59,11 +56,11 @@ def evaluate_catalog(
     precision: float = PRECISION,
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Evaluated:
-    """Every task in every view, in fp32; labels that the model does not know count as wrong.
+    """Every task in every view; labels that the model does not know count as wrong.
 
-    The scrubbed view loses the words of SCRUBBED_TASKS; there is none if the model has no such. A
-    product that a view leaves without any modality has confidence 0. `progress` is called with the
-    number of rows done and of all.
+    In the scrubbed view the title loses the words of all labels of the task itself. A product that
+    a view leaves without any modality has confidence 0. `progress` is called with the number of
+    rows done and of all.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -71,21 +68,15 @@ def evaluate_catalog(
     """
     known = [bundle.task(name) for name in tasks]
     products = source.read(tasks)
-    words = giveaways(
-        label
-        for task in bundle.config.tasks
-        if task.name in SCRUBBED_TASKS
-        for label in task.labels
-    )
-    views = [view for view in VIEWS if words or view != "scrubbed"]
-    predictions = {view: {task.name: Predictions() for task in known} for view in views}
+    words = {task.name: giveaways(task.labels) for task in known}
+    predictions = {view: {task.name: Predictions() for task in known} for view in VIEWS}
     truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in known}
     collector = Collector(bundle, tasks)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         preprocess = bundle.config.preprocess
         pixels = PixelCache(products.images, source.root, preprocess, pool, max_bytes=0)
         for rows, outputs in predict_views(
-            bundle.model, bundle.tokenizer, products, pixels, bundle.device, views, words
+            bundle.model, bundle.tokenizer, products, pixels, bundle.device, VIEWS, words
         ):
             collector.add(outputs["both"])
             for view, output in outputs.items():
@@ -111,7 +102,7 @@ def evaluate_catalog(
             for view, by_task in judged.items()
         },
     )
-    return Evaluated(figures, products, trained_on, judged, collector.answers())
+    return Evaluated(figures, products, trained_on, judged, collector.answers(pixels))
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:

@@ -28,8 +28,15 @@ from tagger.label_issues import Suspicion
 Kind = Literal["surest error", "most doubtful", "label issue"]
 KINDS: tuple[Kind, ...] = ("surest error", "most doubtful", "label issue")
 PER_KIND = 12
+TITLE_LENGTH = 300
+"""Characters of a title that a card shows: a feed may hold whole descriptions as titles."""
+WEAK_SHARE = 0.1
+"""A word with less than that share of all relevance says little by where it looked."""
+MAP_ALPHA = 235
+"""Of the place that spoke most, where the picture alone spoke; out of 255."""
 THUMBNAIL_HEIGHT = 220
 """Pixels, about; a whole multiple of what the model sees, so that maps fit on it."""
+ATTENDED_OPACITY = 0.8
 _MAP_COLOR = (230, 60, 20)
 
 
@@ -40,6 +47,7 @@ class Card:
     given: its label in the catalog, said: the model's, with the probabilities 0..1 of both and of
     the second likeliest label; `given_probability` is None where the model does not know it.
     published: whether it passes the threshold, None without one.
+    evidence: the more opaque the more of all relevance is the picture's; attended: always as much.
     """
 
     row: int
@@ -62,6 +70,30 @@ class Card:
     def right(self) -> bool:
         """Whether the model says what the catalog does."""
         return self.given == self.said
+
+    @property
+    def shown_words(self) -> Sequence[str]:
+        """The words that fit into TITLE_LENGTH; the last may be cut."""
+        shown, left = [], TITLE_LENGTH
+        for word in self.explanation.words:
+            if left <= 0:
+                break
+            shown.append(word if len(word) <= left else word[:left] + "…")
+            left -= len(word) + 1
+        return shown
+
+    @property
+    def num_hidden(self) -> int:
+        """Characters of the title that `shown_words` leaves out."""
+        return max(0, len(" ".join(self.explanation.words)) - TITLE_LENGTH)
+
+    @property
+    def top_word(self) -> tuple[str, float] | None:
+        """The most relevant word, and its share of all relevance."""
+        word = self.explanation.word
+        if word is None:
+            return None
+        return self.explanation.words[word], self.explanation.relevance[word]
 
 
 def choose(done: Evaluated, task: str, issues: Suspicion) -> dict[int, list[Kind]]:
@@ -118,8 +150,8 @@ def make_cards(
             title=products.titles[k],
             explanation=explanations[k],
             picture=_jpeg(shown[k]),
-            evidence=_png(explanations[k].evidence),
-            attended=_png(explanations[k].attended),
+            evidence=_png(explanations[k].evidence, explanations[k].picture_share),
+            attended=_png(explanations[k].attended, ATTENDED_OPACITY),
         )
         for k, (row, kinds) in enumerate(chosen.items())
         if (given := products.labels[task][k]) is not None
@@ -171,13 +203,13 @@ def _jpeg(pixels: Pixels | None) -> str | None:
     return _data_uri("image/jpeg", sink)
 
 
-def _png(heat: Map | None) -> str | None:
-    """A map as one pixel a place, the more opaque the larger; the browser scales it smoothly."""
+def _png(heat: Map | None, opacity: float) -> str | None:
+    """A map as one pixel a place, `opacity` of MAP_ALPHA where it is 1; the browser smooths it."""
     if heat is None:
         return None
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = _MAP_COLOR
-    layer[..., 3] = (heat * 210).astype(np.uint8)
+    layer[..., 3] = (heat * opacity * MAP_ALPHA).round().astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(layer, "RGBA").save(sink, "PNG", optimize=True)
     return _data_uri("image/png", sink)

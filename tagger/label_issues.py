@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of the output; `row` counts from 1, `margin` is the given minus the largest other
-probability, -1..1: the lower, the surer the model is that the label is wrong."""
+probability, -1..0: the lower, the surer the model is that the label is wrong."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
     """The off-diagonal of the confident joint, ranked by the margin (sections 3.1 and 3.2).
 
     A product counts as of label j if its probability of j is at least the mean probability of j
-    over the products that are given j; of several such labels, the likeliest. It is suspect if
-    that is not the label it was given.
+    over the products that are given j; of several such labels, the likeliest. It is suspect if that
+    is not the label it was given, and the model does not find the given one the likeliest after
+    all. The suggestion is the label that the model finds likeliest.
 
     Args:
         probabilities: (n, labels), of a model that did not learn from these products.
@@ -62,13 +63,14 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
         usual[label] = probabilities[given == label, label].mean()
     confident = np.where(probabilities >= usual, probabilities, -1.0)
     counted = np.where(confident.max(1) >= 0, confident.argmax(1), given)
-    rows = np.flatnonzero(known & (counted != given))
+    likeliest = probabilities.argmax(1)
+    rows = np.flatnonzero(known & (counted != given) & (likeliest != given))
     others = probabilities[rows].copy()
     own = others[np.arange(len(rows)), given[rows]]
     others[np.arange(len(rows)), given[rows]] = -1.0
     margin = own - others.max(1)
     order = np.argsort(margin, kind="stable")
-    rows, suggested = rows[order], counted[rows][order]
+    rows, suggested = rows[order], likeliest[rows][order]
     return Suspicion(
         rows,
         given[rows],

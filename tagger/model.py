@@ -57,8 +57,8 @@ class Output:
 class CMAClip(nn.Module):
     """The network of figure 1 of the paper; `config.tasks` fixes the heads."""
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
+    pixel_scale: Tensor
+    pixel_shift: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -77,8 +77,9 @@ class CMAClip(nn.Module):
         self.norm = nn.LayerNorm(fusion.width)
         self.modality_attention = ModalityAttention(len(config.tasks), fusion)
         self.heads = nn.ModuleList(Head(fusion, len(task.labels)) for task in config.tasks)
-        self.register_buffer("pixel_mean", _channels(config.preprocess.mean), persistent=False)
-        self.register_buffer("pixel_std", _channels(config.preprocess.std), persistent=False)
+        mean, std = _channels(config.preprocess.mean), _channels(config.preprocess.std)
+        self.register_buffer("pixel_scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("pixel_shift", -mean / std, persistent=False)
 
     def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
         """pixels uint8 or float in 0..255 (batch, 3, height, width), present bool (batch,)."""
@@ -97,7 +98,8 @@ class CMAClip(nn.Module):
 
     def image_features(self, pixels: Tensor) -> Features:
         """pixels uint8 or float in 0..255 (n, 3, height, width)."""
-        normalised = (pixels.float() / 255.0 - self.pixel_mean) / self.pixel_std
+        # (pixels / 255 - mean) / std in one pass over the memory
+        normalised = torch.addcmul(self.pixel_shift, pixels.float(), self.pixel_scale)
         return Features(*self.image_tower(normalised.to(self.image_dtype)))
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Features:

@@ -35,14 +35,19 @@ class Output(ABC):
         """`temporary` must be on the file system of `path`; one that lies there is overwritten.
 
         Raises:
-            OutputError: the folder does not exist or cannot be written.
+            OutputError: the folder cannot be made or written.
         """
         self.path = path
         self._temporary = temporary or path.with_name(f".{path.name}.partial")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = self._open(self._temporary, schema)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        except BaseException as error:  # a signal among them, before there is an __exit__
+            with suppress(OSError):
+                self._temporary.unlink()
+            if isinstance(error, OSError):
+                raise cannot_write(path, error) from error
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +179,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
-    """A small file, whole or not at all; a pipe or a link, such as /dev/stdout, is written to.
+    """A small file, whole or not at all, in a folder that is made.
+
+    A pipe or a link, such as /dev/stdout, is written to.
 
     `temporary` is as that of `Output`.
 
@@ -183,6 +190,7 @@ def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     """
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and (path.is_symlink() or not path.is_file()):
             path.write_text(text, encoding="utf-8")
             return

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tagger.bundle import Bundle
+from tagger.calibration import TaskCalibration, Threshold
 from tagger.evaluate import Evaluated
-from tagger.gallery import KINDS, Card, make_cards
+from tagger.gallery import KINDS, PER_KIND, WEAK_SHARE, Card, make_cards
 from tagger.label_issues import Suspicion
 from tagger.output import write_text
 from tagger.plots import VIEW_NAMES, precision_coverage, reliability_diagram
@@ -29,18 +30,23 @@ LEANING_SUPPORT = 20
 
 @dataclass(frozen=True)
 class Matrix:
-    """Products by given label (row) and the model's (column); `other` columns taken together."""
+    """Products by `given` label (row) and the one `said` (column); `other` columns taken together.
 
-    labels: Sequence[str]
+    Only labels that products were given have a row."""
+
+    given: Sequence[str]
+    said: Sequence[str]
     counts: Sequence[Sequence[int]]
     other: Sequence[int]
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One label of a task; its rates are 0..1, None where there is nothing to divide by."""
+    """One label of a task; its rates are 0..1, None where there is nothing to divide by. `known`:
+    whether the model can answer it."""
 
     name: str
+    known: bool
     support: int
     precision: float | None
     recall: float | None
@@ -49,16 +55,33 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class TaskPart:
-    """Everything that the page says of one task; of one without labels there are no plots."""
+    """Everything that the page says of one task; of one without labels there are no plots.
+
+    calibration, threshold: None where there is none for the task, or none for the precision.
+    Of `num_judged` given labels that label issues are looked for among, `num_issues` are suspect.
+    """
 
     name: str
+    calibration: TaskCalibration | None
+    threshold: Threshold | None
     scores: Mapping[str, Score]
     curve: str
     reliability: str
     matrix: Matrix
     labels: Sequence[LabelRow]
     cards: Sequence[Card]
+    num_judged: int
     num_issues: int
+
+    @property
+    def pairs(self) -> set[tuple[str, str]]:
+        """Given and said label of each card."""
+        return {(card.given, card.said) for card in self.cards}
+
+    @property
+    def certainty(self) -> str | None:
+        """With which the threshold keeps the precision."""
+        return None if self.calibration is None else f"{100 * (1 - self.calibration.delta):g}%"
 
     @property
     def leaning(self) -> tuple[LabelRow, LabelRow] | None:
@@ -93,20 +116,20 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    calibration = bundle.calibration
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     text = environment.get_template("report.html").render(
         catalog=source.path.name,
         model=bundle.path.name,
         model_sha256=bundle.sha256,
-        calibration=calibration,
+        calibrated=bundle.calibration is not None,
         version=__version__,
         figures=done.figures,
         target=f"{100 * done.figures.precision:g}%",
-        certainty=None if calibration is None else f"{100 * (1 - calibration.delta):g}%",
         view_names={view: VIEW_NAMES[view] for view in done.judged},
-        kinds=KINDS,
+        kinds={kind: kind if kind == "most doubtful" else f"{kind}s" for kind in KINDS},
+        per_kind=PER_KIND,
+        weak_share=WEAK_SHARE,
         tasks=[_task_part(name, bundle, source, done, issues[name]) for name in issues],
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=script,
@@ -124,14 +147,18 @@ def _task_part(
     views = {view: by_task[name] for view, by_task in done.judged.items()}
     both = views["both"]
     there = len(both.rows) > 0
+    fair = both.answered & (both.truth >= 0) & ~done.trained_on[both.rows]
     return TaskPart(
         name=name,
+        calibration=bundle.calibration.tasks.get(name) if bundle.calibration else None,
+        threshold=bundle.threshold(name, precision),
         scores=scores,
         curve=precision_coverage(views, precision, scores["both"].published) if there else "",
         reliability=reliability_diagram(both) if there else "",
         matrix=confusion_matrix(both),
         labels=_label_rows(both, scores["both"]),
         cards=make_cards(bundle, source.root, done, name, issues, precision),
+        num_judged=int(fair.sum()),
         num_issues=len(issues.rows),
     )
 
@@ -143,12 +170,14 @@ def confusion_matrix(judged: Judged) -> Matrix:
         np.concatenate([judged.labels[wrong], judged.predicted[wrong]]), return_counts=True
     )
     top = np.sort(involved[np.argsort(-counts, kind="stable")[:MATRIX_LABELS]])
-    rows, others = [], []
+    given, rows, others = [], [], []
     for label in top:
         said = judged.predicted[judged.answered & (judged.labels == label)]
-        rows.append([int((said == column).sum()) for column in top])
-        others.append(len(said) - sum(rows[-1]))
-    return Matrix(top.tolist(), rows, others)
+        if len(said):
+            given.append(str(label))
+            rows.append([int((said == column).sum()) for column in top])
+            others.append(len(said) - sum(rows[-1]))
+    return Matrix(given, top.tolist(), rows, others)
 
 
 def _label_rows(judged: Judged, score: Score) -> list[LabelRow]:
@@ -159,7 +188,14 @@ def _label_rows(judged: Judged, score: Score) -> list[LabelRow]:
     counts = np.bincount(index, minlength=len(names))
     weights = dict(zip(names.tolist(), (sums / np.maximum(counts, 1)).tolist(), strict=True))
     rows = [
-        LabelRow(name, one.support, one.precision, one.recall, weights.get(name))
+        LabelRow(
+            name=name,
+            known=name not in score.unknown_labels,
+            support=one.support,
+            precision=one.precision,
+            recall=one.recall,
+            image_weight=weights.get(name),
+        )
         for name, one in score.labels.items()
     ]
     return sorted(rows, key=lambda row: (-row.support, row.name))

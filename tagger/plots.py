@@ -30,6 +30,8 @@ _VARIABLES = {
     FAINT: "var(--faint)",
     **{color: f"var(--{view})" for view, color in SERIES.items()},
 }
+_METADATA = ("Creator", "Date", "Format", "Type")
+"""What matplotlib would write into the SVG; without any of it there is no such element."""
 MAX_POINTS = 300
 
 
@@ -37,7 +39,12 @@ def precision_coverage(
     views: Mapping[str, Judged], target: float, published: Published | None
 ) -> str:
     """Precision over coverage for each view; the point that is published, if there is one."""
-    figure, axes = _figure(height=3.0)
+    return _svg(curve_figure(views, target, published))
+
+
+def curve_figure(views: Mapping[str, Judged], target: float, published: Published | None) -> Figure:
+    """What `precision_coverage` draws; the line "published" is the point."""
+    figure, axes = _figure(height=3.5)
     lowest = 1.0
     for view, judged in views.items():
         coverage, precision = precision_curve(judged.correct, judged.confidence)
@@ -54,12 +61,14 @@ def precision_coverage(
         )
     axes.axhline(target, color=FAINT, linestyle="--", linewidth=1)
     if published is not None and published.precision is not None:
-        axes.plot(published.coverage, published.precision, "o", color=INK, markersize=7)
+        point = (published.coverage, published.precision)
+        axes.plot(*point, "o", color=INK, markersize=7, label="published", clip_on=False)
     axes.set(xlim=(0, 1.01), ylim=(max(0, min(lowest, target) - 0.05), 1.01))
     axes.set_xlabel("share of products published")
     axes.set_ylabel("share of these right")
-    axes.legend(loc="lower left", frameon=False, fontsize=8, labelcolor=INK)
-    return _svg(figure)
+    # Below the axes, where no curve can run through it.
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
+    return figure
 
 
 def reliability_diagram(judged: Judged) -> str:
@@ -97,7 +106,7 @@ def _svg(figure: Figure) -> str:
 
     sink = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tagger"}):
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(sink, format="svg", metadata=dict.fromkeys(_METADATA))
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     for color, variable in _VARIABLES.items():

@@ -67,8 +67,8 @@ def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, 
 
     Of products with the same picture and title only the first stands there. JSON is Label Studio's
     import format with predictions: one task per product, a `choices` result per task
-    of tagger, whose `from_name` is the task and whose `to_name` is `image`, or `title` for a
-    product without picture.
+    of tagger, whose `from_name` is the task and whose `to_name` is `image`. In the CSV, text that a
+    spreadsheet would take for a formula begins with an apostrophe.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -148,10 +148,13 @@ def _csv(doubts: Sequence[Doubt], tasks: Sequence[str]) -> str:
         cells: list[object] = []
         for task in tasks:
             candidate = doubt.candidates.get(task)
-            cells += [candidate.label, f"{candidate.confidence:.4f}"] if candidate else ["", ""]
-        writer.writerow(
-            [doubt.row, doubt.id, doubt.image, doubt.title, f"{doubt.value:.4f}", *cells]
-        )
+            cells += (
+                [_no_formula(candidate.label), f"{candidate.confidence:.4f}"]
+                if candidate
+                else ["", ""]
+            )
+        given = map(_no_formula, (doubt.id, doubt.image, doubt.title))
+        writer.writerow([doubt.row, *given, f"{doubt.value:.4f}", *cells])
     return sink.getvalue()
 
 
@@ -167,7 +170,7 @@ def _label_studio(doubts: Sequence[Doubt], model: str) -> list[dict[str, object]
                         {
                             "id": task,
                             "from_name": task,
-                            "to_name": "title" if d.image is None else "image",
+                            "to_name": "image",
                             "type": "choices",
                             "value": {"choices": [candidate.label]},
                             "score": candidate.confidence,
@@ -179,3 +182,8 @@ def _label_studio(doubts: Sequence[Doubt], model: str) -> list[dict[str, object]
         }
         for d in doubts
     ]
+
+
+def _no_formula(text: str | None) -> str | None:
+    """A catalog is somebody else's text, and a spreadsheet runs what begins like a formula."""
+    return f"'{text}" if text and text[0] in "=+-@\t\r" else text

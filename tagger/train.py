@@ -129,7 +129,7 @@ def write_own_profile(options: TrainOptions, data: Data, device: torch.device) -
     root = image_roots(options)[1]
     names = [task.name for task in data.tasks]
     answers = collect_answers(trained, data.validation, root, names)
-    write_profile(profile_of(trained, data.validation, answers, names), options.out)
+    write_profile(profile_of(trained, data.validation, answers), options.out)
 
 
 def override(training: Training, options: TrainOptions) -> Training:

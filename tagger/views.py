@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tagger.device import training_precision
 from tagger.model import CMAClip, Output
+from tagger.model import Sequence as Sequence_
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
@@ -42,7 +43,7 @@ def score_views(
     right: dict[str, dict[str, int]] = {v: {t.name: 0 for t in tasks} for v in VIEWS_IN_TRAINING}
     with training_precision(device):
         for rows, outputs in predict_views(
-            model, tokenizer, products, pixels, device, VIEWS_IN_TRAINING, frozenset()
+            model, tokenizer, products, pixels, device, VIEWS_IN_TRAINING
         ):
             for view, output in outputs.items():
                 for name, logits in output.logits.items():
@@ -66,9 +67,13 @@ def predict_views(
     pixels: PixelCache,
     device: torch.device,
     views: Sequence[View],
-    words: frozenset[str],
+    words: Mapping[str, frozenset[str]] | None = None,
 ) -> Iterator[tuple[list[int], dict[View, Output]]]:
-    """Row numbers and outputs per view, batch by batch; each tower runs once per batch."""
+    """Row numbers and outputs per view, batch by batch.
+
+    For each task, the view "scrubbed" takes its `words` out of the titles; it answers only tasks
+    that have some.
+    """
     model.eval()
     for start in range(0, len(products), BATCH_SIZE):
         rows = list(range(start, min(start + BATCH_SIZE, len(products))))
@@ -81,14 +86,33 @@ def predict_views(
         outputs: dict[View, Output] = {}
         for view in views:
             if view == "scrubbed":
-                titles = [None if t is None else scrub(t, words) for t in batch.titles]
-                bare = model.encode_text(*_to(device, collate_titles(titles, tokenizer, fixed)))
-                outputs[view] = model.fuse(image, bare)
+                outputs[view] = _scrubbed(model, tokenizer, image, batch.titles, words or {})
             else:
                 outputs[view] = model.fuse(
                     image if view != "title" else None, text if view != "image" else None
                 )
         yield rows, outputs
+
+
+def _scrubbed(
+    model: CMAClip,
+    tokenizer: Tokenizer,
+    image: Sequence_,
+    titles: Sequence[str | None],
+    words: Mapping[str, frozenset[str]],
+) -> Output:
+    """Each task answered from titles without its own words."""
+    names = [task.name for task in model.config.tasks]
+    logits: dict[str, Tensor] = {}
+    weights = image.tokens.new_zeros(len(titles), len(names), 2, dtype=torch.float32)
+    fixed, device = model.text_tower.fixed_length, image.tokens.device
+    for name, own in words.items():
+        bare = [None if title is None else scrub(title, own) for title in titles]
+        text = model.encode_text(*_to(device, collate_titles(bare, tokenizer, fixed)))
+        output = model.fuse(image, text)
+        logits[name] = output.logits[name]
+        weights[:, names.index(name)] = output.modality_weights[:, names.index(name)]
+    return Output(logits, weights)
 
 
 def _to(device: torch.device, tensors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

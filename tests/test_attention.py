@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tagger
+from tagger import bundle
 from tagger.attention import Explanation, explain, grid_of, words_of
 from tagger.bundle import Bundle
 from tagger.images import Pixels
+from tagger.model import CMAClip
+from tagger.model import Sequence as Tokens
+from tagger.preprocess import collate
 from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
+from tagger.towers import Attention
 
-from .conftest import random_titles
+from .conftest import random_titles, randomise, tiny_config
 
 
 def picture(seed: int) -> Pixels:
@@ -52,6 +62,84 @@ def test_absent_modalities_explain_nothing(explanations: list[Explanation]) -> N
     assert no_picture.attended is None
     assert no_picture.word is not None
     assert (nothing.evidence, nothing.word, list(nothing.words)) == (None, None, [])
+
+
+def test_picture_and_title_share_the_relevance(explanations: list[Explanation]) -> None:
+    both, no_title, no_picture, nothing = explanations
+    assert 0.05 < both.picture_share < 1
+    assert 0.5 < both.picture_share + sum(both.relevance) <= 1 + 1e-6
+    assert no_title.picture_share == pytest.approx(1)
+    assert (no_picture.picture_share, nothing.picture_share) == (0, 0)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Bundle:
+    """A model with two layers of sequence-wise attention."""
+    tiny = tiny_config()
+    config = msgspec.structs.replace(tiny, fusion=msgspec.structs.replace(tiny.fusion, layers=2))
+    torch.manual_seed(0)
+    model = CMAClip(config)
+    randomise(model, seed=2)
+    bundle.save(tmp_path, config, model, learn_pieces(random_titles(60), 200, 16), "# x\n")
+    return bundle.load(tmp_path)
+
+
+def test_attended_is_where_the_word_looked_in_the_last_layer(deep: Bundle) -> None:
+    title = "red shirt women"
+    found = explain(deep, [picture(0)], [title], "color", [0])[0]
+    assert found.word is not None
+    batch = collate([picture(0)], [title], deep.config.preprocess, deep.tokenizer, None)
+    layers: list[Tensor] = []
+    handles = [
+        module.softmax.register_forward_hook(lambda *call: layers.append(call[2][0]))
+        for module in deep.model.sequence_attention.modules()
+        if isinstance(module, Attention)
+    ]
+    with torch.no_grad():
+        image = deep.model.encode_image(batch.pixels, batch.image_present)
+        text = deep.model.encode_text(batch.ids, batch.text_mask)
+        deep.model.fuse(image, text)
+    for handle in handles:
+        handle.remove()
+    span = words_of(title, deep.tokenizer)[found.word][1]
+    rows = [1 + place for place in span]
+    first, last = (
+        layer.mean(0)[rows, text.tokens.shape[1] + 1 :].mean(0).numpy() for layer in layers
+    )
+    assert found.attended is not None
+    assert found.attended.ravel() == pytest.approx(last / last.max(), abs=1e-5)
+    assert found.attended.ravel() != pytest.approx(first / first.max(), abs=1e-2)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 5), (7, 0), (7, 5), (2, 4)])
+def test_maps_point_at_the_place_that_alone_can_be_seen(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, row: int, column: int
+) -> None:
+    """The network is made blind for all places but the one that a patch in the picture changes."""
+    plain = np.full((32, 24, 3), 128, dtype=np.uint8)
+    patched = plain.copy()
+    patched[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = (255, 0, 0)
+    encode = tiny.model.encode_image
+
+    def blinkered(pixels: Tensor, present: Tensor) -> Tokens:
+        seen = encode(pixels, present)
+        usual = encode(torch.full_like(pixels, 128), present).tokens
+        change = (seen.tokens - usual).norm(dim=-1)[:, 1:]
+        mask = torch.zeros_like(seen.mask)
+        mask[:, 0] = True
+        mask[torch.arange(len(mask)), 1 + change.argmax(1)] = True
+        return replace(seen, mask=mask)
+
+    monkeypatch.setattr(tiny.model, "encode_image", blinkered)
+    found = [explain(tiny, [patched], ["red shirt"], "color", [label])[0] for label in range(3)]
+    maps = [one.attended for one in found] + [one.evidence for one in found]
+    shown = [heat for heat in maps if heat is not None]
+    assert any(one.evidence is not None for one in found)
+    assert any(one.attended is not None for one in found)
+    for heat in shown:
+        assert np.count_nonzero(heat) == 1
+        place = np.unravel_index(int(heat.argmax()), heat.shape)
+        assert np.abs(np.subtract(place, (row, column))).max() <= 2
 
 
 def test_an_explanation_does_not_hang_on_the_other_products(

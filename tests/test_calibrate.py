@@ -12,9 +12,9 @@ import pytest
 import tagger
 from tagger import bundle
 from tagger.bundle import WEIGHTS
-from tagger.calibrate import Promise, calibrate
+from tagger.calibrate import Promise, _parts, calibrate
 from tagger.calibration import FILE_NAME, read_calibration, write_calibration
-from tagger.errors import ModelError, OtherRunError, UsageError
+from tagger.errors import CatalogError, ModelError, OtherRunError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
@@ -55,8 +55,8 @@ def calibrated(model_dir: Path, feed: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model, calibrated on `feed`."""
     copy = Path(shutil.copytree(model_dir, tmp_path / "calibrated"))
     promise = Promise(PRECISION)
-    calibration, _ = calibrate(bundle.load(copy), ProductSource(feed), NAMES, promise)
-    write_calibration(calibration, copy)
+    fitted = calibrate(bundle.load(copy), ProductSource(feed), NAMES, promise)
+    write_calibration(fitted.calibration, copy)
     return copy
 
 
@@ -165,11 +165,45 @@ def test_default_precision_is_that_of_the_calibration(
 ) -> None:
     copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
     source = ProductSource(feed)
-    calibration, _ = calibrate(bundle.load(copy), source, ["color"], Promise(0.87))
-    write_calibration(calibration, copy)
+    fitted = calibrate(bundle.load(copy), source, ["color"], Promise(0.87))
+    write_calibration(fitted.calibration, copy)
     assert parse_precision("default", bundle.load(copy)) == 0.87
     assert parse_precision("0.95", bundle.load(copy)) == 0.95
     assert parse_precision(None, tiny) is None
+
+
+def test_calibrating_one_task_keeps_the_others(calibrated: Path, feed: Path) -> None:
+    before = read_calibration(calibrated)
+    fitted = calibrate(bundle.load(calibrated), ProductSource(feed), ["color"], Promise(0.93))
+    assert before is not None
+    assert fitted.calibration.tasks["pattern"] == before.tasks["pattern"]
+    assert fitted.calibration.threshold("color", 0.93).promises
+    assert set(fitted.profile.tasks) == set(NAMES)
+
+
+def test_temperature_hangs_on_the_guiding_products_alone(
+    tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog
+) -> None:
+    """Were it fitted on those that are tested on, the promise would not hold."""
+    _, guiding = _parts(ProductSource(feed).read(NAMES))
+    rows = pq.read_table(feed).to_pylist()
+    wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
+    changed = [
+        row if guides or n % 12 else {**row, "color": wrong[row["color"]]}
+        for n, (row, guides) in enumerate(zip(rows, guiding, strict=True))
+    ]
+    other = make_catalog(changed, "changed.parquet")
+    one, two = (
+        calibrate(tiny, ProductSource(path), NAMES).calibration.tasks["color"]
+        for path in (feed, other)
+    )
+    assert one.temperature == two.temperature
+    assert one.thresholds != two.thresholds
+
+
+def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:
+    with pytest.raises(CatalogError, match="too few labelled products"):
+        calibrate(bundle.load(model_dir), ProductSource(feed, limit=5), ["color"])
 
 
 @pytest.mark.parametrize("text", ["0", "1", "95", "-0.5", "high", "nan", ""])
@@ -180,7 +214,7 @@ def test_precision_that_is_none_is_a_usage_error(tiny: bundle.Bundle, text: str)
 
 def test_per_label_thresholds_are_those_of_the_labels(model_dir: Path, feed: Path) -> None:
     promise = Promise(0.8, by_label=True)
-    calibration, _ = calibrate(bundle.load(model_dir), ProductSource(feed), ["color"], promise)
-    fitted = calibration.threshold("color", 0.8)
+    made = calibrate(bundle.load(model_dir), ProductSource(feed), ["color"], promise)
+    fitted = made.calibration.threshold("color", 0.8)
     assert fitted.by_label
     assert set(fitted.by_label) <= set(TASKS[0].labels)

@@ -116,14 +116,16 @@ def test_each_label_keeps_the_promise_on_its_own() -> None:
 
     population = uneven(100_000, 77)
     broken = 0
-    for seed in range(0, 60, 2):
+    for seed in range(0, 120, 2):
         rest, by_label = fit_by_label(uneven(1000, seed), uneven(3000, seed + 1), 0.9, DELTA)
         assert set(by_label) == set(LABELS)
         assert rest is None, "no other label was there"
-        for label, threshold in by_label.items():
-            mine = population.where(population.predicted == label)
-            broken += threshold is not None and precision_at(threshold, mine) < 0.9
-    assert broken <= 8
+        broken += any(
+            threshold is not None
+            and precision_at(threshold, population.where(population.predicted == label)) < 0.9
+            for label, threshold in by_label.items()
+        )
+    assert broken <= 6, "delta of 60 draws, for all labels together"
 
 
 def test_label_with_few_products_shares_the_threshold_of_the_rest() -> None:
@@ -161,15 +163,14 @@ def example() -> Calibration:
         published=40,
         reported_precision=0.95,
     )
-    task = TaskCalibration(temperature=1.5, thresholds=(threshold,))
-    return Calibration(
-        precision=0.9,
+    task = TaskCalibration(
+        temperature=1.5,
+        thresholds=(threshold,),
+        delta=0.1,
         catalog="val.parquet",
         catalog_sha256="0",
-        weights_sha256="1",
-        delta=0.1,
-        tasks={"color": task},
     )
+    return Calibration(precision=0.9, weights_sha256="1", tasks={"color": task})
 
 
 def test_calibration_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_precision_that_was_not_fitted_is_a_usage_error(task: str, precision: fl
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("format_version", 99), ("tasks", 3), ("extra", 1), ("delta", "x")]
+    ("field", "value"), [("format_version", 99), ("tasks", 3), ("extra", 1), ("precision", "x")]
 )
 def test_damaged_calibration_is_a_model_error(tmp_path: Path, field: str, value: object) -> None:
     write_calibration(example(), tmp_path)

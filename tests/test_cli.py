@@ -130,6 +130,47 @@ def test_options_of_eval_that_do_not_go_together_are_refused(
     check_error(run(*given, *options), 2, options[0])
 
 
+def test_eval_overwrites_neither_the_catalog_nor_its_own_files(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    path = make_catalog([{"title": "red shirt", "color": "Red"}])
+    before = path.read_bytes()
+    given = ("eval", path, "--model", model_dir, "--tasks", "color")
+    for option in ("--report", "--json", "--label-issues"):
+        check_error(run(*given, option, path), 2, path.name, "the catalog")
+        check_error(run(*given, option, tmp_path), 2, "a folder")
+    twice = tmp_path / "a.html"
+    check_error(run(*given, "--report", twice, "--json", twice), 2, "named twice")
+    assert path.read_bytes() == before
+    assert not twice.exists()
+
+
+def test_model_that_came_with_tagger_is_not_calibrated_by_name(run: Run, catalog: Path) -> None:
+    result = run("eval", catalog, "--tasks", "color", "--calibrate")
+    assert result.code == 2
+    assert "came with tagger" in result.stderr
+    assert "cp -r" in result.stderr
+
+
+def test_eval_says_which_pictures_it_could_not_use(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    rows = [{"image": "nowhere.jpg", "title": "red shirt", "color": "Red"}] * 3
+    given = ("eval", make_catalog(rows), "--model", model_dir, "--tasks", "color")
+    assert "pictures that could not be used: 3 not_found" in run(*given).stderr
+
+
+def test_control_characters_of_labels_do_not_reach_the_terminal(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    rows = [{"title": "red shirt", "color": "\x1b[31mRED\u202e"}] * 3
+    result = run("eval", make_catalog(rows), "--model", model_dir, "--tasks", "color")
+    assert result.code == 0
+    assert "RED" in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "\u202e" not in result.stdout + result.stderr
+
+
 def test_catalog_errors_exit_with_3(run: Run, catalog: Path, model_dir: Path) -> None:
     options = ("--tasks", "color", "--model", model_dir)
     check_error(run("predict", catalog.with_name("no.csv"), *options), 3, "no.csv")
@@ -296,7 +337,7 @@ def test_calibrated_model_abstains_in_predict_and_knows_its_own_feed(
     labelled = make_catalog(right, "labelled.parquet")
     done = run("eval", labelled, *options, "--calibrate", "--precision", "0.8", "--delta", "0.05")
     assert done.code == 0, done.stderr
-    assert "promised with certainty 95.0%" in done.stdout
+    assert "promised for each task with certainty 95.0%" in done.stdout
     sure = ("--out", tmp_path / "sure.parquet", "--min-precision", "default")
     assert "coverage" not in run("predict", unlabelled, *options, *sure).stderr
     assert run("eval", unlabelled, *options, "--drift").code == 0

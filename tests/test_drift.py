@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tagger import bundle
@@ -36,7 +37,7 @@ def known(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> Bundle:
     path = make_catalog(feed(tmp_path, 400, seed=1), "known.parquet")
     products = ProductSource(path).read()
     answers = collect_answers(loaded, products, tmp_path, NAMES)
-    write_profile(profile_of(loaded, products, answers, NAMES), copy)
+    write_profile(profile_of(loaded, products, answers), copy)
     return loaded
 
 
@@ -56,15 +57,35 @@ def test_more_of_the_same_feed_is_alike(
     known: Bundle, make_catalog: MakeCatalog, tmp_path: Path
 ) -> None:
     path = make_catalog(feed(tmp_path, 300, seed=2))
-    findings = find_drift(known, ProductSource(path), NAMES)
+    findings = find_drift(known, ProductSource(path), NAMES).findings
     assert verdicts(findings) == set()
     assert len(findings) == 3 + 3 * len(NAMES)
     check_drift(findings, path)
 
 
+@pytest.mark.parametrize("count", [5, 40, 100])
+def test_small_piece_of_the_same_feed_is_alike(
+    known: Bundle, make_catalog: MakeCatalog, tmp_path: Path, count: int
+) -> None:
+    path = make_catalog(feed(tmp_path, count, seed=count))
+    assert verdicts(find_drift(known, ProductSource(path), NAMES).findings) == set()
+
+
+def test_picture_that_weighs_more_or_less_has_drifted(known: Bundle) -> None:
+    before = read_profile(known.path)
+    for shift in (-0.2, 0.2):
+        task = before.tasks["color"]
+        moved = msgspec.structs.replace(task, image_weight=task.image_weight + shift)
+        now = msgspec.structs.replace(before, tasks={**before.tasks, "color": moved})
+        assert verdicts(compare(before, now)) == {"color: weight of the picture"}
+        few = msgspec.structs.replace(moved, num_both=2, image_weight_deviation=0.3)
+        now = msgspec.structs.replace(before, tasks={**before.tasks, "color": few})
+        assert verdicts(compare(before, now)) == set()
+
+
 def test_feed_of_other_labels_has_drifted(known: Bundle, make_catalog: MakeCatalog) -> None:
     path = make_catalog([{"title": f"red shirt {n}", "image": None} for n in range(300)])
-    findings = find_drift(known, ProductSource(path), NAMES)
+    findings = find_drift(known, ProductSource(path), NAMES).findings
     assert "color: labels" in verdicts(findings)
     with pytest.raises(DriftError, match=r"has drifted: .* before, .* now, and \d+ more") as caught:
         check_drift(findings, path)
@@ -78,13 +99,13 @@ def test_feed_without_pictures_and_with_unknown_words_has_drifted(
         {"title": t.replace("r", "rx").replace("b", "qb"), "image": None}
         for t in random_titles(300, 3)
     ]
-    found = verdicts(find_drift(known, ProductSource(make_catalog(rows)), NAMES))
-    assert {"products without picture", "pieces that a word is cut into"} <= found
+    found = verdicts(find_drift(known, ProductSource(make_catalog(rows)), NAMES).findings)
+    assert {"products without picture", "words that are unknown"} <= found
 
 
 def test_few_products_are_no_evidence(known: Bundle, make_catalog: MakeCatalog) -> None:
     path = make_catalog([{"title": "red shirt"}] * 3)
-    findings = find_drift(known, ProductSource(path), NAMES)
+    findings = find_drift(known, ProductSource(path), NAMES).findings
     assert not {w for w in verdicts(findings) if w.endswith("labels")}
 
 

@@ -72,15 +72,14 @@ def test_a_view_never_sees_what_it_withholds(
     assert one["color"] == other["color"]
 
 
-def test_scrubbed_titles_lose_the_words_of_colors_and_patterns_only(
-    tiny: Bundle, catalog: Path
-) -> None:
-    words = {"red", "blue", "green", "striped", "plain"}
-    titles = [t or "" for t in pq.read_table(catalog).column("title").to_pylist()]
-    bare = [" ".join(w for w in title.split() if w not in words) for title in titles]
-    scrubbed = figures(tiny, catalog, ["color"]).scores["scrubbed"]
-    by_hand = figures(tiny, edited(catalog, title=bare), ["color"]).scores["both"]
-    assert scrubbed == by_hand
+def test_scrubbed_titles_lose_the_words_of_each_task_itself(tiny: Bundle, catalog: Path) -> None:
+    path = edited(catalog, pattern=["Plain", "Dots"] * 20)
+    scrubbed = figures(tiny, path, ["color", "pattern"]).scores["scrubbed"]
+    titles = [t or "" for t in pq.read_table(path).column("title").to_pylist()]
+    for task, words in (("color", {"red", "blue", "green"}), ("pattern", {"plain", "striped"})):
+        bare = [" ".join(w for w in title.split() if w not in words) for title in titles]
+        by_hand = figures(tiny, edited(path, title=bare), [task]).scores["both"][task]
+        assert scrubbed[task] == by_hand
 
 
 def test_labels_that_the_model_does_not_know_are_counted_and_wrong(
@@ -107,6 +106,25 @@ def test_figures_of_a_task_fit_together(tiny: Bundle, catalog: Path) -> None:
     assert all(c.truth != c.predicted for c in score.confusions)
     assert 0 <= (score.calibration_error or 0) <= 1
     assert 0 <= (score.brier or 0) <= 2
+
+
+def test_brier_score_is_the_mean_squared_distance_to_the_truth(tiny: Bundle, catalog: Path) -> None:
+    table = pd.read_parquet(catalog)
+    said = Tagger(tiny).predict(table.drop(columns="color"), ["color"], catalog.parent, top_k=3)
+    total = 0.0
+    for ranked, label in zip(said["color_top_k"], table["color"], strict=True):
+        shares = {} if ranked is None else {r["label"]: r["confidence"] for r in ranked}
+        total += sum((shares.get(name, 0.0) - (name == label)) ** 2 for name in LABELS)
+    score = figures(tiny, catalog, ["color"]).scores["both"]["color"]
+    assert score.brier == pytest.approx(total / len(table), abs=1e-5)
+
+
+def test_product_without_an_answer_is_no_confusion(tiny: Bundle, make_catalog: MakeCatalog) -> None:
+    rows = [{"image": None, "title": None, "color": "Red"}] * 5 + [{"title": "x", "color": "Red"}]
+    score = figures(tiny, make_catalog(rows), ["color"]).scores["both"]["color"]
+    assert sum(c.count for c in score.confusions) <= 1
+    assert "" not in {c.predicted for c in score.confusions}
+    assert score.num_products == 6
 
 
 def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:

@@ -44,6 +44,17 @@ def test_most_flipped_labels_are_found_and_most_found_are_flipped(seed: int) -> 
     assert (found.suggested != given[found.rows]).all()
 
 
+def test_label_that_the_model_agrees_with_is_no_issue() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1, (4000, 4)) + np.array([3.0, 0, 0, 0])  # one label is everywhere
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    given = np.where(rng.random(4000) < 0.5, probabilities.argmax(1), rng.integers(0, 4, 4000))
+    found = suspect(probabilities, given)
+    assert len(found.rows) > 100
+    assert (found.margin < 0).all()
+    assert (found.suggested == probabilities[found.rows].argmax(1)).all()
+
+
 def test_clean_labels_raise_few_suspicions() -> None:
     probabilities, given, _ = noisy(0, 0.0)
     assert len(suspect(probabilities, given).rows) < 0.05 * len(given)

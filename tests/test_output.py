@@ -59,11 +59,18 @@ def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
 
 def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for out in (tmp_path / "nowhere" / "a.parquet", tmp_path / "file" / "a.parquet"):
-        with pytest.raises(OutputError, match="cannot write") as caught:
-            ParquetOutput(out, SCHEMA)
-        assert "--out" in caught.value.hint
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        ParquetOutput(tmp_path / "file" / "a.parquet", SCHEMA)
+    assert "--out" in caught.value.hint
     assert listing(tmp_path) == ["file"]
+
+
+def test_folders_of_an_output_are_made(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "b" / "figures.json", {"accuracy": 1})
+    with ParquetOutput(tmp_path / "c" / "d" / "out.parquet", SCHEMA):
+        pass
+    assert (tmp_path / "a" / "b" / "figures.json").read_text() == '{\n  "accuracy": 1\n}\n'
+    assert (tmp_path / "c" / "d" / "out.parquet").exists()
 
 
 def test_json_that_cannot_be_written_keeps_the_older_file_and_leaves_no_temporary(

@@ -36,13 +36,12 @@ def careful(model_dir: Path, tmp_path: Path) -> bundle.Bundle:
         published=0,
         reported_precision=None,
     )
-    task = TaskCalibration(temperature=1.0, thresholds=(threshold,))
+    task = TaskCalibration(
+        temperature=1.0, thresholds=(threshold,), delta=0.1, catalog="c", catalog_sha256="0"
+    )
     calibration = Calibration(
         precision=0.9,
-        catalog="a",
-        catalog_sha256="",
         weights_sha256=bundle.file_digest(copy / bundle.WEIGHTS),
-        delta=0.1,
         tasks={"color": task},
     )
     write_calibration(calibration, copy)
@@ -104,7 +103,7 @@ def test_json_is_what_label_studio_imports(output: Path, tmp_path: Path) -> None
         (result,) = prediction["result"]
         assert result["type"] == "choices"
         assert result["from_name"] == "color"
-        assert result["to_name"] == ("image" if task["data"]["image"] else "title")
+        assert result["to_name"] == "image"
         assert len(result["value"]["choices"]) == 1
         assert 0 <= prediction["score"] == result["score"] <= 0.7
 
@@ -147,3 +146,17 @@ def test_without_a_threshold_only_the_doubtful_are_listed(
 def test_other_endings_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"review\.xlsx"):
         check_review(Path("review.xlsx"))
+
+
+def test_no_cell_of_the_csv_begins_like_a_formula(
+    careful: bundle.Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    titles = ["=cmd|' /C calc'!A0", "+1", "-2 for 1 socks", "@SUM(A1)", "red = blue"]
+    out = tmp_path / "out.parquet"
+    rows = [{"id": title, "title": title} for title in titles]
+    run(Job(careful, JobOptions(make_catalog(rows), ["color"], out, min_precision=0.9)))
+    write_review(out, ["color"], Columns(), tmp_path / "review.csv", "tiny")
+    with (tmp_path / "review.csv").open(newline="") as file:
+        cells = [cell for row in csv.DictReader(file) for cell in row.values()]
+    assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]
+    assert {cell.lstrip("'") for cell in cells} & set(titles)

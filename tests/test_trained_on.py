@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import tagger
 from tagger import bundle
 from tagger.bundle import Bundle
 from tagger.calibrate import calibrate
@@ -67,10 +69,16 @@ def test_damaged_file_is_a_model_error(trained: Path) -> None:
 
 @pytest.fixture
 def half_seen(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> tuple[Bundle, Path]:
-    """A model, and a catalog of whose 400 products it has seen the first half."""
+    """A model, and a catalog of whose 400 products it has seen the first half; one in ten labels is
+    not what the model says."""
     titles = [f"{title} {n}" for n, title in enumerate(random_titles(400))]
-    labels = ("Blue", "Green", "Red")
-    rows: list[Row] = [{"title": t, "color": labels[n % 3]} for n, t in enumerate(titles)]
+    frame = pd.DataFrame({"title": titles})
+    said = tagger.load(model_dir, fp32=True).predict(frame, ["color"])["color_label"]
+    wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
+    rows: list[Row] = [
+        {"title": title, "color": wrong[label] if n % 10 == 0 else label}
+        for n, (title, label) in enumerate(zip(titles, said, strict=True))
+    ]
     path = make_catalog(rows)
     copy = Path(shutil.copytree(model_dir, tmp_path / "half"))
     write_trained_on(copy, products(*((None, title) for title in titles[:200])), None)
@@ -85,14 +93,14 @@ def test_eval_counts_them_and_suspects_none_of_their_labels(
     assert done.figures.trained_on == 200
     assert evaluate_catalog(tiny, ProductSource(path), ["color"]).figures.trained_on == 0
     found = find_label_issues(model, done.products, done.answers, ["color"], done.trained_on)
-    assert len(found["color"].rows) > 10
+    assert len(found["color"].rows) >= 10
     assert (found["color"].rows >= 200).all()
 
 
 def test_calibration_leaves_them_out(half_seen: tuple[Bundle, Path]) -> None:
     model, path = half_seen
-    calibration, _ = calibrate(model, ProductSource(path), ["color"])
-    assert calibration.left_out == 200
+    calibration = calibrate(model, ProductSource(path), ["color"]).calibration
+    assert calibration.tasks["color"].left_out == 200
     fitted = calibration.threshold("color", 0.9)
     assert fitted.num_products + fitted.reported_products == 200
 
