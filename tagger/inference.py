@@ -15,8 +15,8 @@ def speed_up(model: CMAClip, fp32: bool) -> None:
     """Fold batch norms into convolutions; compute in bf16 where the hardware multiplies it.
 
     bf16 is for open_clip towers with the sequence-wise attention over them, and for convolutions. A
-    small text tower and what stands on it stay in float32: for a twentieth of the time, bf16 there
-    moves confidences by up to 0.03, in the convolutions by up to 0.016. So do modality-wise
+    small text tower and what stands on it stay in float32: they take little of the time, and bf16
+    there moves confidences by up to 0.03, in the convolutions by up to 0.016. So do modality-wise
     attention and heads, or confidences would come in steps of 0.004. With `fp32` all stays so.
     """
     for module in model.modules():
