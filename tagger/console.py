@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from tagger.training_data import Data
 
 
+MOST_LABELS = 5
+"""Labels of a task that a table shows; the JSON and the page have all."""
+
+
 class _Console(Console):
     """A console whose reader went away stops the command, as a signal would."""
 
@@ -237,6 +241,7 @@ def show_evaluation(
             )
         results.print(made)
     _show_published(evaluation)
+    _show_labels(evaluation)
     _show_confusions(evaluation)
     _say_bad("pictures", image_statuses)
     if calibrated and not any(s.published for s in evaluation.scores["both"].values()):
@@ -281,6 +286,26 @@ def _show_published(evaluation: Evaluation) -> None:
                 percent(published.coverage),
                 percent(published.precision),
             )
+    if made.row_count:
+        results.print(made)
+
+
+def _show_labels(evaluation: Evaluation) -> None:
+    """The most frequent labels of each task, with picture and title."""
+    made = table(
+        f"labels, the {MOST_LABELS} most frequent of each task",
+        "task",
+        "products",
+        "precision, %",
+        "recall, %",
+        "weight of the picture, %",
+    )
+    made.add_column("label")
+    for task, score in evaluation.scores["both"].items():
+        ranked = sorted(score.labels.items(), key=lambda item: -item[1].support)
+        for name, label in ranked[:MOST_LABELS]:
+            rates = (percent(r) for r in (label.precision, label.recall, label.image_weight))
+            made.add_row(_plain(task), f"{label.support:,}", *rates, _plain(name))
     if made.row_count:
         results.print(made)
 

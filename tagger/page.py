@@ -156,7 +156,7 @@ def _task_part(
         curve=precision_coverage(views, precision, scores["both"].published) if there else "",
         reliability=reliability_diagram(both) if there else "",
         matrix=confusion_matrix(both),
-        labels=_label_rows(both, scores["both"]),
+        labels=_label_rows(scores["both"]),
         cards=make_cards(bundle, source.root, done, name, issues, precision),
         num_judged=int(fair.sum()),
         num_issues=len(issues.rows),
@@ -180,13 +180,8 @@ def confusion_matrix(judged: Judged) -> Matrix:
     return Matrix(given, top.tolist(), rows, others)
 
 
-def _label_rows(judged: Judged, score: Score) -> list[LabelRow]:
+def _label_rows(score: Score) -> list[LabelRow]:
     """The labels that products carry, the most frequent first."""
-    answered = judged.answered
-    names, index = np.unique(judged.labels[answered], return_inverse=True)
-    sums = np.bincount(index, weights=judged.image_weight[answered], minlength=len(names))
-    counts = np.bincount(index, minlength=len(names))
-    weights = dict(zip(names.tolist(), (sums / np.maximum(counts, 1)).tolist(), strict=True))
     rows = [
         LabelRow(
             name=name,
@@ -194,7 +189,7 @@ def _label_rows(judged: Judged, score: Score) -> list[LabelRow]:
             support=one.support,
             precision=one.precision,
             recall=one.recall,
-            image_weight=weights.get(name),
+            image_weight=one.image_weight,
         )
         for name, one in score.labels.items()
     ]

@@ -28,11 +28,13 @@ Interval = tuple[float, float]
 
 
 class LabelScore(Frozen, frozen=True):
-    """One label, carried by `support` products; its precision is null if it was never predicted."""
+    """One label, carried by `support` products; its precision is null if it was never predicted.
+    `image_weight` is the mean weight of the picture in these; null if none was answered."""
 
     precision: float | None
     recall: float | None
     support: int
+    image_weight: float | None
 
 
 class Confusion(Frozen, frozen=True):
@@ -139,6 +141,7 @@ def score(judged: Judged, precision: float, threshold: Threshold | None = None) 
     correct, confidence, answered = judged.correct, judged.confidence, judged.answered
     unknown = Counter(judged.labels[judged.truth < 0].tolist())
     wrong = ~correct & answered
+    weights = _weights_by_label(judged)
     return Score(
         num_products=len(correct),
         accuracy=float(correct.mean()),
@@ -152,7 +155,7 @@ def score(judged: Judged, precision: float, threshold: Threshold | None = None) 
         brier=float(judged.squared_error.mean()),
         image_weight=float(judged.image_weight[answered].mean()) if answered.any() else None,
         labels={
-            label: LabelScore(precision=p, recall=r, support=s)
+            label: LabelScore(precision=p, recall=r, support=s, image_weight=weights.get(label))
             for label, (p, r, s) in per_label(judged.labels, judged.predicted).items()
         },
         confusions=_confusions(judged.labels[wrong], judged.predicted[wrong]),
@@ -169,6 +172,15 @@ def published(judged: Judged, threshold: Threshold) -> Published:
         coverage=float(passed.mean()),
         precision=float(judged.correct[passed].mean()) if passed.any() else None,
     )
+
+
+def _weights_by_label(judged: Judged) -> dict[str, float]:
+    """Mean weight of the picture over the answered products of each label."""
+    answered = judged.answered
+    names, index = np.unique(judged.labels[answered], return_inverse=True)
+    sums = np.bincount(index, weights=judged.image_weight[answered], minlength=len(names))
+    means = sums / np.bincount(index, minlength=len(names))
+    return dict(zip(names.tolist(), means.tolist(), strict=True))
 
 
 def _confusions(truth: NDArray[np.str_], guessed: NDArray[np.str_]) -> tuple[Confusion, ...]:

@@ -103,6 +103,9 @@ def test_figures_of_a_task_fit_together(tiny: Bundle, catalog: Path) -> None:
     assert sum(label.support for label in score.labels.values()) == score.num_products == 40
     hits = sum(label.recall * label.support for label in score.labels.values() if label.recall)
     assert hits == pytest.approx(score.accuracy * 40)
+    weights = [x.image_weight for x in score.labels.values() if x.image_weight is not None]
+    assert min(weights) <= (score.image_weight or 0) <= max(weights)
+    assert len(set(weights)) > 1
     assert all(c.truth != c.predicted for c in score.confusions)
     assert 0 <= (score.calibration_error or 0) <= 1
     assert 0 <= (score.brier or 0) <= 2
