@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.bundle import Bundle
-from tagger.images import ImageStatus
+from tagger.images import NUM_THREADS, ImageStatus
 from tagger.model import IMAGE, TEXT, Output
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
 from tagger.views import predict_views
 
-NUM_THREADS = 8
 Logits = NDArray[np.float32]
 
 

@@ -12,8 +12,7 @@ from tagger.errors import listing
 from tagger.model import CMAClip
 from tagger.training_data import Data
 from tagger.version import __version__
-
-_VIEWS = {"both": "picture and title", "image": "picture alone", "title": "title alone"}
+from tagger.views import VIEW_NAMES, VIEWS_IN_TRAINING
 
 
 def write_card(
@@ -30,7 +29,7 @@ def write_card(
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     rows = "\n".join(
         f"| {task.name} | {len(task.labels)} | "
-        + " | ".join(_three_digits(best.accuracy[view][task.name]) for view in _VIEWS)
+        + " | ".join(_three_digits(best.accuracy[view][task.name]) for view in VIEWS_IN_TRAINING)
         + " |"
         for task in config.tasks
     )
@@ -55,7 +54,7 @@ Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} m
 Learned from {len(data.train):,} products, validated on {len(data.validation):,}; \
 epoch {best_epoch + 1} of {len(history)} was the best. Validation accuracy:
 
-| task | labels | {" | ".join(_VIEWS.values())} |
+| task | labels | {" | ".join(VIEW_NAMES[view] for view in VIEWS_IN_TRAINING)} |
 |---|---|---|---|---|
 {rows}
 

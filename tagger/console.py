@@ -215,12 +215,8 @@ def show_evaluation(
     evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus]
 ) -> None:
     """One table per measure, a row per task, a column per view; then what is worth a warning."""
-    views = {
-        "both": "picture and title",
-        "scrubbed": "own words scrubbed",
-        "image": "picture alone",
-        "title": "title alone",
-    }
+    from tagger.views import VIEW_NAMES
+
     target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {
         "accuracy": "accuracy, % [95% bootstrap interval over products]",
@@ -232,12 +228,15 @@ def show_evaluation(
         "image_weight": "weight of the picture, %",
     }
     for measure, name in measures.items():
-        made = table(name, "task", "labelled products", *views.values())
+        made = table(name, "task", "labelled products", *VIEW_NAMES.values())
         for task, both in evaluation.scores["both"].items():
             made.add_row(
                 _plain(task),
                 f"{both.num_products:,}",
-                *(_with_interval(evaluation.scores[v][task], measure, v == "both") for v in views),
+                *(
+                    _with_interval(evaluation.scores[v][task], measure, v == "both")
+                    for v in VIEW_NAMES
+                ),
             )
         results.print(made)
     _show_published(evaluation)

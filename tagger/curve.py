@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagger.checkpoint import Epoch, mean
-
-_NAMES = {"both": "picture and title", "image": "picture alone", "title": "title alone"}
+from tagger.views import VIEW_NAMES, VIEWS_IN_TRAINING
 
 
 def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -> None:
@@ -19,9 +18,9 @@ def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -
     loss, accuracy = figure.subplots(1, 2)
     loss.plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
     loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    for view, name in _NAMES.items():
+    for view in VIEWS_IN_TRAINING:
         means = [mean(epoch.accuracy[view].values()) for epoch in history]
-        line = accuracy.plot(epochs, means, marker=".", label=name)[0]
+        line = accuracy.plot(epochs, means, marker=".", label=VIEW_NAMES[view])[0]
         accuracy.annotate(
             f"{means[best_epoch]:.3f}",
             (best_epoch + 1, means[best_epoch]),

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tagger.bundle import Bundle
 from tagger.images import ImageStatus, Pixels, decode
 from tagger.model import Features, Output
-from tagger.preprocess import title_status
+from tagger.preprocess import collate_images, collate_tokens, title_status
 
 MAX_BYTES = 256 << 20
 """Features of pictures that are remembered, and as much of titles."""
 RECENT = 256
-"""Decoded pictures that are remembered until the network has seen them."""
+"""Decoded pictures that are remembered, for repeats that the network has not seen yet."""
 ROUND = 8
 """Batches are filled up to multiples of so many products and tokens. Matrix products then take the
-same path for every row, and on a CPU no bit of an answer hangs on what else is in the batch."""
+same path for every row, and no bit of an answer hangs on what else is in the batch (seen on CPUs
+with AVX-512; a GPU may choose otherwise)."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -130,23 +130,15 @@ class Encoder:
 
     def _encode_images(self, pictures: Sequence[Pixels]) -> Features:
         """One row a picture, and rows that fill the batch up."""
-        preprocess = self.bundle.config.preprocess
-        shape = (_round_up(max(1, len(pictures))), preprocess.height, preprocess.width, 3)
-        pixels = np.zeros(shape, dtype=np.uint8)
-        for row, picture in enumerate(pictures):
-            pixels[row] = picture
-        tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.bundle.device)
-        return self.bundle.model.image_features(tensor)
+        missing = _round_up(max(1, len(pictures))) - len(pictures)
+        pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
+        return self.bundle.model.image_features(pixels.to(self.bundle.device))
 
     def _tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""
         length = self.padded_length(max(rows, key=len))
-        ids = np.full((len(rows), length), self.bundle.tokenizer.pad_id, dtype=np.int64)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = tokens
-        mask = np.arange(length) < np.array([len(tokens) for tokens in rows])[:, None]
-        device = self.bundle.device
-        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+        ids, mask = collate_tokens(rows, length, self.bundle.tokenizer.pad_id)
+        return ids.to(self.bundle.device), mask.to(self.bundle.device)
 
     def _text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
         """Of each title; equal ones are encoded once."""

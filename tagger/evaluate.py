@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import NUM_THREADS, Answers, Collector
+from tagger.answers import Answers, Collector
 from tagger.bundle import Bundle
 from tagger.config import PRECISION, Frozen
+from tagger.images import NUM_THREADS
 from tagger.metrics import Labels, squared_error
 from tagger.model import Output
 from tagger.output import write_json
@@ -23,7 +24,7 @@ from tagger.scores import Judged, Predictions, Score, judge, score
 from tagger.scrub import giveaways
 from tagger.trained_on import was_trained_on
 from tagger.version import __version__
-from tagger.views import NO_ANSWER, VIEWS, predict_views
+from tagger.views import NO_ANSWER, VIEWS, View, predict_views
 
 
 class Evaluation(Frozen, frozen=True):
@@ -45,7 +46,7 @@ class Evaluated:
     figures: Evaluation
     products: Products
     trained_on: NDArray[np.bool_]
-    judged: dict[str, dict[str, Judged]]
+    judged: dict[View, dict[str, Judged]]
     answers: Answers
 
 
@@ -83,7 +84,7 @@ def evaluate_catalog(
                 for name in truth:
                     _collect(predictions[view][name], output, bundle, name, truth[name][rows])
             progress(rows[-1] + 1, len(products))
-    judged: dict[str, dict[str, Judged]] = {
+    judged: dict[View, dict[str, Judged]] = {
         view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
         for view, by_task in predictions.items()
     }

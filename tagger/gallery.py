@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagger.answers import NUM_THREADS, softmax
+from tagger.answers import softmax
 from tagger.attention import Explanation, Map, explain
 from tagger.bundle import Bundle
 from tagger.calibration import Threshold
 from tagger.config import Preprocess
 from tagger.evaluate import Evaluated
-from tagger.images import ImageSource, Pixels, load_pixels
+from tagger.images import NUM_THREADS, ImageSource, Pixels, load_pixels
 from tagger.label_issues import Suspicion
 
 Kind = Literal["surest error", "most doubtful", "label issue"]
@@ -60,7 +60,6 @@ class Card:
     second: tuple[str, float] | None
     image_weight: float
     published: bool | None
-    title: str | None
     explanation: Explanation
     picture: str | None
     evidence: str | None
@@ -147,7 +146,6 @@ def make_cards(
             second=_second(labels, probabilities[k]),
             image_weight=float(done.answers.image_weights[task][row]),
             published=_passes(threshold, labels[said[k]], probabilities[k, said[k]]),
-            title=products.titles[k],
             explanation=explanations[k],
             picture=_jpeg(shown[k]),
             evidence=_png(explanations[k].evidence, explanations[k].picture_share),

@@ -26,6 +26,8 @@ Pixels = NDArray[np.uint8]
 ImageSource = str | bytes | None
 """A path, the bytes of a picture file, or neither."""
 
+NUM_THREADS = 8
+"""That read and decode pictures; both release the GIL."""
 MAX_PIXELS = 100_000_000
 """A picture whose header announces more is refused before it is decoded."""
 MAX_FILE_BYTES = 100_000_000

@@ -10,17 +10,11 @@ import numpy as np
 
 from tagger.metrics import precision_curve, reliability
 from tagger.scores import Judged, Published
+from tagger.views import VIEW_NAMES, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-VIEW_NAMES = {
-    "both": "picture and title",
-    "scrubbed": "words scrubbed",
-    "image": "picture alone",
-    "title": "title alone",
-}
 
 # matplotlib knows no CSS variables: it draws in these colors, which are then replaced.
 INK, FAINT = "#010203", "#040506"
@@ -36,13 +30,15 @@ MAX_POINTS = 300
 
 
 def precision_coverage(
-    views: Mapping[str, Judged], target: float, published: Published | None
+    views: Mapping[View, Judged], target: float, published: Published | None
 ) -> str:
     """Precision over coverage for each view; the point that is published, if there is one."""
     return _svg(curve_figure(views, target, published))
 
 
-def curve_figure(views: Mapping[str, Judged], target: float, published: Published | None) -> Figure:
+def curve_figure(
+    views: Mapping[View, Judged], target: float, published: Published | None
+) -> Figure:
     """What `precision_coverage` draws; the line "published" is the point."""
     figure, axes = _figure(height=3.5)
     lowest = 1.0

@@ -20,7 +20,7 @@ from tagger.columns import Labelling, check_precision, refuse_overwriting, task_
 from tagger.device import choose_device
 from tagger.encoder import Encoder, Inputs
 from tagger.errors import CatalogError, listing
-from tagger.images import ImageSource, ImageStatus, read_image
+from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.inference import speed_up
 from tagger.preprocess import TitleStatus, title_status
 from tagger.previous import Previous, input_hash, picture_hash
@@ -29,7 +29,6 @@ from tagger.report import Stages
 
 READ_ROWS = 64
 """Rows that are read, and whose pictures are decoded, at a time."""
-NUM_THREADS = 8
 READ_AHEAD = 2
 """Times READ_ROWS whose pictures are decoded while the model works on earlier ones."""
 HELD_BYTES, HELD_BATCHES = 256 << 20, 32
@@ -105,19 +104,18 @@ class Tagger:
                 "convert them: dataframe[column] = dataframe[column].astype(str)",
             ) from error
         batches = table.to_batches(max_chunksize=READ_ROWS)
-        added = [new for _, new in label_batches(self.bundle, batches, how)]
+        added = [new for _, new in label_batches(Encoder(self.bundle), batches, how)]
         new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
 
 
 def label_batches(
-    bundle: Bundle,
+    encoder: Encoder,
     batches: Iterable[pa.RecordBatch],
     how: Labelling,
     previous: Previous | None = None,
     stages: Stages | None = None,
-    encoder: Encoder | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Each batch of rows with its new columns, in order, while later pictures are being decoded.
 
@@ -125,7 +123,7 @@ def label_batches(
     whatever the size of `batches`. Products that `previous` has answers for cost it nothing, and
     pictures and titles that `encoder` remembers little.
     """
-    stages, encoder = stages or Stages(), encoder or Encoder(bundle)
+    stages = stages or Stages()
     source = (batch for batch in batches if batch.num_rows)
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer

@@ -76,12 +76,21 @@ def collate_titles(
     pieces = iter(tokenizer.encode([title for title in rows if title is not None]))
     tokens = [next(pieces) if title is not None else [] for title in rows]
     length = fixed_length or max(1, max((len(ids) for ids in tokens), default=1))
-    ids = torch.full((len(tokens), length), tokenizer.pad_id)
-    mask = torch.zeros((len(tokens), length), dtype=torch.bool)
+    return collate_tokens(tokens, length, tokenizer.pad_id)
+
+
+def collate_tokens(
+    tokens: Sequence[Sequence[int]], length: int, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """ids int64 (n, length), filled up with `pad_id`, and mask bool (n, length), True for tokens.
+
+    In numpy, because this runs for every batch, and assigning row by row is slow in torch.
+    """
+    ids = np.full((len(tokens), length), pad_id, dtype=np.int64)
     for row, row_ids in enumerate(tokens):
-        ids[row, : len(row_ids)] = torch.tensor(row_ids, dtype=torch.long)
-        mask[row, : len(row_ids)] = True
-    return ids, mask
+        ids[row, : len(row_ids)] = row_ids
+    mask = np.arange(length) < np.array([len(row_ids) for row_ids in tokens])[:, None]
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def collate(

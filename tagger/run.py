@@ -117,12 +117,13 @@ def dry_run(job: Job) -> Estimate:
     is_done(job)
     check_writable(job.options.out)
     summary = Summary(job.options.tasks, job.options.columns.id)
+    encoder = Encoder(job.bundle)
     sink = pa.BufferOutputStream()
     started = time.monotonic()
     with pq.ParquetWriter(sink, job.schema, compression="zstd") as writer:
         for quarter in range(4):
             batches = islice(job.catalog.batches(READ_ROWS, job.num_rows * quarter // 4), 1)
-            for given, new in label_batches(job.bundle, batches, job.how):
+            for given, new in label_batches(encoder, batches, job.how):
                 rows = join(job, given, new)
                 writer.write_batch(rows)
                 summary.add(rows)
@@ -200,9 +201,7 @@ class _Run:
     ) -> None:
         stages = self.result.stages
         with self._open_part(part) as output:
-            for given, new in label_batches(
-                self.job.bundle, batches, self.job.how, previous, stages, self.encoder
-            ):
+            for given, new in label_batches(self.encoder, batches, self.job.how, previous, stages):
                 with stages.time("write"):
                     self._write(output, join(self.job, given, new))
             # Before the part gets its name: rows of a catalog that moved are not rows.
@@ -229,11 +228,10 @@ class _Run:
         inputs = pa.Table.from_batches([batch.filter(pa.array(again)).select(self.job.kept)])
         pieces = [batch.filter(pa.array(~again)).cast(self.job.schema)]
         for given, new in label_batches(
-            self.job.bundle,
+            self.encoder,
             inputs.to_batches(max_chunksize=READ_ROWS),
             self.job.how,
             stages=self.result.stages,
-            encoder=self.encoder,
         ):
             pieces.append(join(self.job, given, new))
         order = np.concatenate([np.flatnonzero(~again), np.flatnonzero(again)])

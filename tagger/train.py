@@ -26,7 +26,7 @@ from tagger.device import choose_device
 from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError
 from tagger.fit import Learner, fit
-from tagger.images import ImageStatus
+from tagger.images import NUM_THREADS, ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import title_status
 from tagger.trained_on import write_trained_on
@@ -34,7 +34,6 @@ from tagger.training_data import Data, read_data
 from tagger.version import __version__
 from tagger.warm_start import start_model
 
-NUM_THREADS = 8
 LEARNING_CURVE = "learning_curve.png"
 
 

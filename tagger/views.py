@@ -23,6 +23,12 @@ View = Literal["both", "scrubbed", "image", "title"]
 """What the model is shown: all, the picture and a title without certain words, the picture alone,
 the title alone."""
 VIEWS: tuple[View, ...] = ("both", "scrubbed", "image", "title")
+VIEW_NAMES: dict[View, str] = {
+    "both": "picture and title",
+    "scrubbed": "own words scrubbed",
+    "image": "picture alone",
+    "title": "title alone",
+}
 VIEWS_IN_TRAINING: tuple[View, ...] = ("both", "image", "title")
 
 BATCH_SIZE = 256

@@ -64,16 +64,19 @@ def randomise(model: CMAClip, seed: int) -> None:
                 tensor.copy_(tensor + (noise.abs() if name.endswith("running_var") else noise))
 
 
+def save_tiny(path: Path, config: Config, seed: int = 1) -> Path:
+    """A model directory of `config`, its weights drawn by `seed`; returns `path`."""
+    torch.manual_seed(0)
+    model = CMAClip(config)
+    randomise(model, seed)
+    bundle.save(path, config, model, learn_pieces(random_titles(60), 200, 16), "# tiny\n")
+    return path
+
+
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory that predicts; its labels depend on picture and title."""
-    config = tiny_config()
-    torch.manual_seed(0)
-    model = CMAClip(config)
-    randomise(model, seed=1)
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    bundle.save(path, config, model, learn_pieces(random_titles(60), 200, 16), "# tiny\n")
-    return path
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", tiny_config())
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, save_p
 def labelled(encoder: Encoder, path: Path) -> pa.Table:
     how = Labelling(TASKS, path.parent)
     batches = Catalog(path).batches(64)
-    added = label_batches(encoder.bundle, batches, how, encoder=encoder)
+    added = label_batches(encoder, batches, how)
     return pa.Table.from_batches([new for _, new in added])
 
 
@@ -80,7 +80,7 @@ def test_rare_title_length_does_not_hold_the_rows_behind_it(
             read += 1
             yield batch
 
-    answers = label_batches(tiny, counted(), Labelling(TASKS, Path()))
+    answers = label_batches(Encoder(tiny), counted(), Labelling(TASKS, Path()))
     next(answers)
     assert read <= HELD_BATCHES + READ_AHEAD + 1
     assert 1 + sum(1 for _ in answers) == read == 61

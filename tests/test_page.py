@@ -10,13 +10,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,21 +24,18 @@ from tagger import bundle
 from tagger.answers import softmax
 from tagger.bundle import Bundle
 from tagger.calibration import Calibration, TaskCalibration, Threshold
-from tagger.config import Config
 from tagger.evaluate import Evaluated, evaluate_catalog
 from tagger.gallery import MAP_ALPHA, PER_KIND, WEAK_SHARE, Card, choose, make_cards
 from tagger.label_issues import Suspicion, find_label_issues
 from tagger.metrics import precision_curve
-from tagger.model import CMAClip
 from tagger.page import confusion_matrix, write_page
 from tagger.plots import curve_figure
 from tagger.predict import Tagger
 from tagger.products import ProductSource
 from tagger.scores import Judged, Published
 from tagger.tasks import Task
-from tagger.tokenizer import learn_pieces
 
-from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, randomise, tiny_config
+from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, save_tiny, tiny_config
 
 NAMES = [task.name for task in TASKS]
 HOSTILE = (
@@ -282,19 +279,9 @@ def test_word_that_says_little_looks_weak(tiny: Bundle, catalog: Path) -> None:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A model whose task and labels are markup."""
     labels = tuple(sorted({text.encode("utf-8", "ignore").decode() for text in HOSTILE[:4]}))
-    config = tiny_config()
-    changed = Config(
-        architecture=config.architecture,
-        fusion=config.fusion,
-        preprocess=config.preprocess,
-        tasks=(Task("<i>style</i>", labels),),
-    )
-    torch.manual_seed(0)
-    model = CMAClip(changed)
-    randomise(model, seed=3)
+    config = msgspec.structs.replace(tiny_config(), tasks=(Task("<i>style</i>", labels),))
     path = tmp_path_factory.mktemp("models") / "<b>model"
-    bundle.save(path, changed, model, learn_pieces(random_titles(60), 200, 16), "# x\n")
-    return bundle.load(path)
+    return bundle.load(save_tiny(path, config, seed=3))
 
 
 @pytest.fixture

@@ -11,18 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
-import torch
 
 from tagger import bundle
 from tagger.bundle import Bundle
-from tagger.config import Config
-from tagger.model import CMAClip
 from tagger.page import TEMPLATES
 from tagger.tasks import Task
-from tagger.tokenizer import learn_pieces
 
-from .conftest import MakeCatalog, Row, random_titles, randomise, tiny_config
+from .conftest import MakeCatalog, Row, random_titles, save_tiny, tiny_config
 from .test_page import NAMES, calibrated, hostile, hostile_catalog, labelled_rows, written
 
 __all__ = ["hostile", "hostile_catalog"]  # fixtures
@@ -339,15 +336,5 @@ def test_five_thousand_labels_open_and_filter(
 
 
 def many_labels(path: Path, labels: tuple[str, ...]) -> Bundle:
-    tiny = tiny_config()
-    config = Config(
-        architecture=tiny.architecture,
-        fusion=tiny.fusion,
-        preprocess=tiny.preprocess,
-        tasks=(Task("node", labels),),
-    )
-    torch.manual_seed(0)
-    model = CMAClip(config)
-    randomise(model, seed=1)
-    bundle.save(path, config, model, learn_pieces(random_titles(60), 200, 16), "# x\n")
-    return bundle.load(path)
+    config = msgspec.structs.replace(tiny_config(), tasks=(Task("node", labels),))
+    return bundle.load(save_tiny(path, config, seed=1))

@@ -45,7 +45,7 @@ def new_columns(
     """What is added to the rows, read `batch_rows` and computed `batch_size` at a time."""
     batches = Catalog(path).batches(batch_rows)
     how = Labelling(TASKS, path.parent, top_k=3, batch_size=batch_size)
-    return pa.Table.from_batches([new for _, new in label_batches(tiny, batches, how)])
+    return pa.Table.from_batches([new for _, new in label_batches(Encoder(tiny), batches, how)])
 
 
 def product(encoder: Encoder, title: str | None, pixels: Pixels | None) -> Product:
