@@ -598,7 +598,7 @@ def test_no_curve_runs_through_the_legend(tiny: Bundle, catalog: Path) -> None:
     names = [text.get_text() for text in legend.get_texts()]
     assert names == [
         "picture and title",
-        "words scrubbed",
+        "own words scrubbed",
         "picture alone",
         "title alone",
         "published",
