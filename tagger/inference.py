@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagger.device import has_bf16
+from tagger.fast_vit import speed_up_open_clip
 from tagger.model import CMAClip
-from tagger.towers import ConvNorm, OpenClipTextTower
+from tagger.towers import ConvNorm, OpenClipImageTower, OpenClipTextTower
 
 
 def speed_up(model: CMAClip, fp32: bool) -> None:
@@ -25,7 +26,10 @@ def speed_up(model: CMAClip, fp32: bool) -> None:
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             module[0], module[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    if fp32 or not has_bf16(model.modality_embedding.device):
+    device = model.modality_embedding.device
+    if device.type == "cpu" and isinstance(model.image_tower, OpenClipImageTower):
+        speed_up_open_clip(model)
+    if fp32 or not has_bf16(device):
         return
     parts: list[nn.Module] = [model.image_tower, model.image_projection]
     if isinstance(model.text_tower, OpenClipTextTower):

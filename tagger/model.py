@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tagger.config import Config, Fusion
+from tagger.config import Config, Fusion, Preprocess
 from tagger.errors import ModelError
 from tagger.towers import (
     ConvImageTower,
@@ -57,9 +57,6 @@ class Output:
 class CMAClip(nn.Module):
     """The network of figure 1 of the paper; `config.tasks` fixes the heads."""
 
-    pixel_scale: Tensor
-    pixel_shift: Tensor
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -77,9 +74,7 @@ class CMAClip(nn.Module):
         self.norm = nn.LayerNorm(fusion.width)
         self.modality_attention = ModalityAttention(len(config.tasks), fusion)
         self.heads = nn.ModuleList(Head(fusion, len(task.labels)) for task in config.tasks)
-        mean, std = _channels(config.preprocess.mean), _channels(config.preprocess.std)
-        self.register_buffer("pixel_scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("pixel_shift", -mean / std, persistent=False)
+        self.normalise: nn.Module = Normalise(config.preprocess)
 
     def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
         """pixels uint8 or float in 0..255 (batch, 3, height, width), present bool (batch,)."""
@@ -98,9 +93,7 @@ class CMAClip(nn.Module):
 
     def image_features(self, pixels: Tensor) -> Features:
         """pixels uint8 or float in 0..255 (n, 3, height, width)."""
-        # (pixels / 255 - mean) / std in one pass over the memory
-        normalised = torch.addcmul(self.pixel_shift, pixels.float(), self.pixel_scale)
-        return Features(*self.image_tower(normalised.to(self.image_dtype)))
+        return Features(*self.image_tower(self.normalise(pixels).to(self.image_dtype)))
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Features:
         """ids and mask (n, length)."""
@@ -159,6 +152,26 @@ class CMAClip(nn.Module):
     ) -> Output:
         """`encode_image`, `encode_text` and `fuse` in one call."""
         return self.fuse(self.encode_image(pixels, image_present), self.encode_text(ids, text_mask))
+
+
+class Normalise(nn.Module):
+    """pixels in 0..255 (n, 3, height, width) -> (pixels / 255 - mean) / std, float32."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+        # One value for each number of a row of pixels: over three at a time, loops are slow.
+        self.register_buffer("scale", (1 / (255 * std)).repeat(preprocess.width), persistent=False)
+        self.register_buffer("shift", (-mean / std).repeat(preprocess.width), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        n, _, height, width = pixels.shape
+        rows = pixels.permute(0, 2, 3, 1).reshape(n, height, width * 3).float()
+        normalised = torch.addcmul(self.shift, rows, self.scale)
+        return normalised.view(n, height, width, 3).permute(0, 3, 1, 2)
 
 
 class Projection(nn.Module):
@@ -225,7 +238,3 @@ def build_towers(
     if architecture.image is None or architecture.text is None:
         raise ModelError("architecture: give open_clip, or image and text", "repair config.json")
     return ConvImageTower(architecture.image), TokenTextTower(architecture.text)
-
-
-def _channels(values: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(values).view(1, 3, 1, 1)

@@ -30,7 +30,8 @@ from tagger.report import Stages
 READ_ROWS = 64
 """Rows that are read, and whose pictures are decoded, at a time."""
 READ_AHEAD = 2
-"""Times READ_ROWS whose pictures are decoded while the model works on earlier ones."""
+"""Times READ_ROWS whose pictures are decoded while a GPU works on earlier ones. A model on the CPU
+leaves no core free for that: side by side, both take longer than one after the other."""
 HELD_BYTES, HELD_BATCHES = 256 << 20, 32
 """Catalog rows that may wait for the model; beyond, it takes batches that are not full."""
 
@@ -117,7 +118,7 @@ def label_batches(
     previous: Previous | None = None,
     stages: Stages | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Each batch of rows with its new columns, in order, while later pictures are being decoded.
+    """Each batch of rows with its new columns, in order.
 
     The model sees up to `how.batch_size` products with titles of about one length at a time,
     whatever the size of `batches`. Products that `previous` has answers for cost it nothing, and
@@ -129,12 +130,14 @@ def label_batches(
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
     waiting = _Waiting(encoder, how.batch_size)
     held = 0  # bytes of `unfinished`
+    ahead = 0 if encoder.bundle.device.type == "cpu" else READ_AHEAD
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):
-                for batch in islice(source, READ_AHEAD + 1 - len(decoding)):
+                for batch in islice(source, ahead + 1 - len(decoding)):
                     decoding.append(_Rows.read(batch, encoder, how, previous, pool))
-            if decoding:
+            at_end = not decoding
+            if not at_end:
                 rows = decoding.popleft()
                 with stages.time("decode"):
                     waiting.add(rows, rows.collect(previous))
@@ -142,8 +145,8 @@ def label_batches(
                 held += rows.given.nbytes
             elif not unfinished:
                 return
-            patient = decoding and held < HELD_BYTES and len(unfinished) < HELD_BATCHES
-            for slots in waiting.take(full=bool(patient)):
+            patient = not at_end and held < HELD_BYTES and len(unfinished) < HELD_BATCHES
+            for slots in waiting.take(full=patient):
                 with stages.time("model"):
                     new = label(encoder, [slot.product for slot in slots], how)
                 stages.computed_rows += len(slots)

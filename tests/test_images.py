@@ -305,3 +305,22 @@ def test_decoding_in_threads_leaves_the_callers_warnings_alone() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: decode(data, PREPROCESS), range(300)))
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("mode", ["squash", "longest", "shortest"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (1200, 900)])
+def test_scaled_decoding_loses_nothing_to_see(
+    mode: Literal["squash", "longest", "shortest"], orientation: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = noise(3, 4).resize(size, Image.Resampling.BICUBIC)
+    data = encode(smooth, "JPEG", quality=95, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        whole = ImageOps.exif_transpose(image).convert("RGB")
+    preprocess = Preprocess(height=32, width=24, resize=mode, fill=0)
+    quick = pixels_of(data, preprocess).astype(int)
+    exact = pixels_of(encode(whole, "PNG"), preprocess).astype(int)
+    assert np.abs(quick - exact).mean() < 1.5
+    assert np.abs(quick - exact).max() < 12

@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import tagger
 from tagger import bundle
 from tagger.config import Architecture, Config, ConvTower, Preprocess, TokenTower
 from tagger.errors import ModelError, WeightsError
-from tagger.model import CMAClip
+from tagger.fast_vit import PatchEmbedding
+from tagger.inference import speed_up
+from tagger.model import CMAClip, Normalise
 from tagger.tokenizer import ClipPieces
 from tagger.towers import ConvImageTower, TokenTextTower, load_pretrained, open_clip_towers
 
@@ -217,19 +220,59 @@ def test_weights_for_another_activation_are_refused_with_the_right_model() -> No
     assert "--model ViT-B-32-quickgelu --pretrained openai" in refused.value.hint
 
 
-def test_model_directory_on_open_clip_towers_loads_and_answers(tmp_path: Path) -> None:
+def model_on(name: str) -> CMAClip:
+    """A model with random weights on towers `name`, its mean colour not a whole number."""
+    size = ARCHITECTURES[name]["vision_cfg"]["image_size"]
     tiny = tiny_config()
-    size = ARCHITECTURES["tiny-words"]["vision_cfg"]["image_size"]
     config = Config(
-        architecture=Architecture(open_clip="tiny-words"),
+        architecture=Architecture(open_clip=name),
         fusion=tiny.fusion,
-        preprocess=Preprocess(height=size, width=size),
+        preprocess=Preprocess(height=size, width=size, mean=(0.48, 0.3, 0.41), std=(0.2, 0.3, 0.4)),
         tasks=tiny.tasks,
     )
     torch.manual_seed(0)
     model = CMAClip(config)
     randomise(model, seed=1)
-    bundle.save(tmp_path / "model", config, model.eval(), ClipPieces(12), "# x\n")
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fast_towers_answer_as_open_clips_own(name: str) -> None:
+    model, fast = model_on(name), model_on(name)
+    speed_up(fast, fp32=True)
+    size = ARCHITECTURES[name]["vision_cfg"]["image_size"]
+    pixels = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    ids = titles(3)
+    with torch.inference_mode():
+        for one, other in (
+            (model.image_features(pixels), fast.image_features(pixels)),
+            (model.text_features(ids, ids > 0), fast.text_features(ids, ids > 0)),
+        ):
+            torch.testing.assert_close(other.pooled, one.pooled, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(other.tokens, one.tokens, rtol=1e-3, atol=1e-4)
+    if "timm" not in str(ARCHITECTURES[name]) and name != "tiny-resnet":
+        kinds = {type(module).__name__ for module in fast.modules()}
+        assert {"FastAttention", "PatchEmbedding"} <= kinds
+
+
+def test_pixels_of_bf16_patches_are_exact_before_the_product() -> None:
+    model = model_on("tiny-clip")
+    visual = model.image_tower.get_submodule("visual")
+    exact, normalise = visual.get_submodule("conv1"), model.normalise
+    assert isinstance(exact, nn.Conv2d)
+    assert isinstance(normalise, Normalise)
+    fast = PatchEmbedding(exact, normalise).to(torch.bfloat16)
+    pixels = torch.randint(100, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        one = exact(normalise(pixels))
+        off = (fast(pixels.to(torch.bfloat16)).float() - one).abs().mean()
+        plain = exact.to(torch.bfloat16)(normalise(pixels).to(torch.bfloat16)).float()
+    assert off < 1.5 * (plain - one).abs().mean()
+
+
+def test_model_directory_on_open_clip_towers_loads_and_answers(tmp_path: Path) -> None:
+    model = model_on("tiny-words")
+    bundle.save(tmp_path / "model", model.config, model, ClipPieces(12), "# x\n")
     frame = pd.DataFrame({"title": ["red shirt", "a blue shoe for women", None]})
     exact = tagger.load(tmp_path / "model", fp32=True).predict(frame)
     fast = tagger.load(tmp_path / "model").predict(frame)
