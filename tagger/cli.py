@@ -208,6 +208,13 @@ def predict(
             rich_help_panel=RUNS,
         ),
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps what the towers say of pictures and titles, for later runs.",
+            rich_help_panel=RUNS,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -273,6 +280,7 @@ def predict(
         overwrite,
         overwrite_own_columns,
         MaxFailures.parse(max_failures) if max_failures is not None else MaxFailures(),
+        cache,
     )
     job = Job(bundle, options, source)
     if dry_run:

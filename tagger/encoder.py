@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
 
+import msgspec
+import numpy as np
+import PIL
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tagger.bundle import Bundle
+from tagger.feature_cache import FeatureCache
 from tagger.images import ImageStatus, Pixels, decode
 from tagger.model import Features, Output
 from tagger.preprocess import collate_images, collate_tokens, title_status
+from tagger.version import __version__
 
 MAX_BYTES = 256 << 20
 """Features of pictures that are remembered, and as much of titles."""
@@ -51,16 +57,19 @@ class Inputs:
 
 
 class Encoder:
-    """A model with what it remembers; `num_images` and `num_titles` count what passed the towers.
+    """A model with what it remembers, and what `cache` does from earlier runs.
 
-    `look` and `read` may be called from several threads at a time, `answer` from one.
+    `num_images` and `num_titles` count what passed the towers. `look` and `read` may be called from
+    several threads at a time, `answer` from one.
     """
 
-    def __init__(self, bundle: Bundle, max_bytes: int = MAX_BYTES) -> None:
-        self.bundle = bundle
+    def __init__(
+        self, bundle: Bundle, cache: FeatureCache | None = None, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self.bundle, self.cache = bundle, cache
         self.num_images = self.num_titles = 0
-        self._images: Memory[bytes, Features] = Memory(max_bytes)
-        self._titles: Memory[tuple[int, ...], Features] = Memory(max_bytes)
+        self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
+        self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
 
     def look(self, key: bytes, data: bytes) -> tuple[Pixels | None, Features | None, ImageStatus]:
@@ -110,17 +119,17 @@ class Encoder:
         for product in products:
             if product.image_key is None or product.image_key in known:
                 continue
-            features = product.features or self._images.get(product.image_key)
+            features = product.features or self._images.recent(product.image_key)
             if features is not None:
                 known[product.image_key] = features
             elif product.pixels is not None:
                 fresh[product.image_key] = product.pixels
         if fresh:
-            encoded = self._encode_images(list(fresh.values()))
-            known |= _remember(self._images, list(fresh), encoded)
+            known |= self._images.put(list(fresh), self._encode_images(list(fresh.values())))
             self.num_images += len(fresh)
         keys = [product.image_key if product.has_image else None for product in products]
-        return _stacked([self._no_image if key is None else known[key] for key in keys])
+        rows = [self._no_image if key is None else known[key] for key in keys]
+        return _stacked(rows, self.bundle.device)
 
     @cached_property
     def _no_image(self) -> Features:
@@ -142,15 +151,57 @@ class Encoder:
 
     def _text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
         """Of each title; equal ones are encoded once."""
-        found = {title: self._titles.get(title) for title in titles}
-        known = {title: features for title, features in found.items() if features is not None}
-        fresh = [title for title in found if title not in known]
+        keys = [np.array(title, "<i4").tobytes() for title in titles]
+        found = {key: self._titles.get(key) for key in dict.fromkeys(keys)}
+        known = {key: features for key, features in found.items() if features is not None}
+        fresh = {key: ids for key, ids in zip(keys, titles, strict=True) if key not in known}
         if fresh:
             # Filled up with absent titles.
-            ids, mask = self._tokens([*fresh, *[()] * (_round_up(len(fresh)) - len(fresh))])
-            known |= _remember(self._titles, fresh, self.bundle.model.text_features(ids, mask))
+            missing = _round_up(len(fresh)) - len(fresh)
+            ids, mask = self._tokens([*fresh.values(), *[()] * missing])
+            known |= self._titles.put(list(fresh), self.bundle.model.text_features(ids, mask))
             self.num_titles += len(fresh)
-        return _stacked([known[title] for title in titles])
+        return _stacked([known[key] for key in keys], self.bundle.device)
+
+
+class Remembered:
+    """Features by what they were computed from: those of this run, and those in a cache.
+
+    `context` is all else that decides them, such as the weights.
+    """
+
+    def __init__(self, max_bytes: int, cache: FeatureCache | None, context: bytes) -> None:
+        self._memory: Memory[bytes, Features] = Memory(max_bytes)
+        self._cache, self._context = cache, context
+
+    def recent(self, key: bytes) -> Features | None:
+        """The features, if they are of this run."""
+        return self._memory.get(key)
+
+    def get(self, key: bytes) -> Features | None:
+        """The features, if they are remembered."""
+        features = self.recent(key)
+        if features is None and self._cache is not None:
+            features = self._cache.get(self._context + key)
+            if features is not None:
+                self._remember(key, features)
+        return features
+
+    def put(self, keys: Sequence[bytes], features: Features) -> Mapping[bytes, Features]:
+        """Remember each row of `features` by its key; returns them so. They are copied, so that
+        one row does not hold a whole batch."""
+        rows = {
+            key: Features(features.pooled[row].clone(), features.tokens[row].clone())
+            for row, key in enumerate(keys)
+        }
+        for key, row_features in rows.items():
+            self._remember(key, row_features)
+        if self._cache is not None:
+            self._cache.put({self._context + key: value for key, value in rows.items()})
+        return rows
+
+    def _remember(self, key: bytes, features: Features) -> None:
+        self._memory.put(key, features, features.pooled.nbytes + features.tokens.nbytes)
 
 
 class Memory(Generic[Key, Value]):
@@ -210,22 +261,36 @@ def _round_up(count: int) -> int:
     return -(-count // ROUND) * ROUND
 
 
-def _remember(
-    memory: Memory[Key, Features], keys: Sequence[Key], features: Features
-) -> Mapping[Key, Features]:
-    """Each row of `features` by its key; copied, so that one row does not hold a whole batch."""
-    rows = {
-        key: Features(features.pooled[row].clone(), features.tokens[row].clone())
-        for row, key in enumerate(keys)
-    }
-    for key, row in rows.items():
-        memory.put(key, row, row.pooled.nbytes + row.tokens.nbytes)
-    return rows
+def image_context(bundle: Bundle) -> bytes:
+    """Digest of all that decides what the image tower says of a picture file, but for the file."""
+    preprocess = msgspec.json.encode(bundle.config.preprocess)
+    return _context(bundle.model.image_tower, preprocess, PIL.__version__.encode())
 
 
-def _stacked(rows: Sequence[Features]) -> Features:
+def text_context(bundle: Bundle) -> bytes:
+    """Digest of all that decides what the text tower says of token ids, but for the ids."""
+    return _context(bundle.model.text_tower)
+
+
+def _context(tower: nn.Module, *others: bytes) -> bytes:
+    digest = hashlib.sha256()
+    for name, tensor in tower.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.device.type} {values.dtype} {values.shape}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    kernels = torch.backends.cpu.get_cpu_capability()
+    for other in (__version__, torch.__version__, kernels):
+        digest.update(f"{other}\n".encode())
+    for content in others:
+        digest.update(content)
+    return digest.digest()
+
+
+def _stacked(rows: Sequence[Features], device: torch.device) -> Features:
+    """Those from a cache come from the CPU."""
     return Features(
-        torch.stack([row.pooled for row in rows]), torch.stack([row.tokens for row in rows])
+        torch.stack([row.pooled.to(device) for row in rows]),
+        torch.stack([row.tokens.to(device) for row in rows]),
     )
 
 

@@ -84,6 +84,7 @@ class JobOptions:
     overwrite: bool = False
     overwrite_own_columns: bool = False
     max_failures: MaxFailures = field(default_factory=MaxFailures)
+    cache: Path | None = None
     part_rows: int = PART_ROWS
 
 

@@ -80,7 +80,7 @@ _MODALITIES = ("image", "title")
 
 @dataclass
 class Stages:
-    """Seconds that the run waited for each stage; pictures are decoded while the network works.
+    """Seconds that the run waited for each stage.
 
     `computed_rows` are those that the network saw, neither finished earlier nor carried over.
     """
@@ -106,7 +106,9 @@ class Stages:
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """run.json. `rows` are those of this run's share, `computed_rows` what it labelled of them
-    itself; the rest was finished earlier. Rates are per second of the whole run."""
+    itself; the rest was finished earlier. `encoded_images` and `encoded_titles` passed a tower,
+    others were equal to one of these, or `found_in_cache`; damaged ones count as absent. Rates are
+    per second of the whole run."""
 
     out: str
     finished: bool
@@ -117,6 +119,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     image_status: dict[str, int]
     title_status: dict[str, int]
     task_status: dict[str, dict[str, int]]
+    encoded_images: int
+    encoded_titles: int
+    found_in_cache: int
+    damaged_in_cache: int
     seconds: float
     seconds_by_stage: dict[str, float]
     rows_per_second: float

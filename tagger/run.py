@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tagger.encoder import Encoder
 from tagger.errors import CatalogError, TooManyFailuresError
+from tagger.feature_cache import FeatureCache, opened
 from tagger.job import Job, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
 from tagger.predict import READ_ROWS, label_batches
@@ -41,6 +42,10 @@ class Result:
     was_done: bool = False
     missing: int = 0
     remark: str = ""
+    encoded_images: int = 0
+    encoded_titles: int = 0
+    found_in_cache: int = 0
+    damaged_in_cache: int = 0
     seconds: float = 0.0
     stages: Stages = field(default_factory=Stages)
 
@@ -57,6 +62,10 @@ class Result:
             image_status=dict(summary.image_status),
             title_status=dict(summary.title_status),
             task_status={name: dict(counts) for name, counts in summary.task_status.items()},
+            encoded_images=self.encoded_images,
+            encoded_titles=self.encoded_titles,
+            found_in_cache=self.found_in_cache,
+            damaged_in_cache=self.damaged_in_cache,
             seconds=round(self.seconds, 3),
             seconds_by_stage={name: round(s, 3) for name, s in self.stages.seconds.items()},
             rows_per_second=round(self.stages.computed_rows / max(self.seconds, 1e-9), 1),
@@ -92,8 +101,11 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
-        with closing(directory.open(job.fingerprint, options.overwrite)):
-            _Run(job, directory, result, progress).go()
+        with (
+            opened(options.cache) as cache,
+            closing(directory.open(job.fingerprint, options.overwrite)),
+        ):
+            _Run(job, directory, result, progress, cache).go()
     result.seconds = time.monotonic() - started
     return result
 
@@ -158,14 +170,34 @@ class _Run:
     """One run at work in its locked directory."""
 
     def __init__(
-        self, job: Job, directory: RunDirectory, result: Result, progress: Progress
+        self,
+        job: Job,
+        directory: RunDirectory,
+        result: Result,
+        progress: Progress,
+        cache: FeatureCache | None,
     ) -> None:
         self.job, self.directory, self.result, self.progress = job, directory, result, progress
         self.retrying = job.options.retry_failed
-        self.encoder = Encoder(job.bundle)
+        self.encoder = Encoder(job.bundle, cache)
 
     def go(self) -> None:
         """The parts that are there, then those that are not, then the output."""
+        try:
+            self._go()
+        finally:
+            self._account()
+
+    def _account(self) -> None:
+        """What the encoder did, and what its cache could not."""
+        result, cache = self.result, self.encoder.cache
+        result.encoded_images = self.encoder.num_images
+        result.encoded_titles = self.encoder.num_titles
+        if cache is not None:
+            result.found_in_cache, result.damaged_in_cache = cache.num_found, cache.num_damaged
+            result.remark = "\n".join(filter(None, (result.remark, cache.trouble)))
+
+    def _go(self) -> None:
         job, directory = self.job, self.directory
         self.result.was_done = directory.finished and not self.retrying
         if self.retrying:
