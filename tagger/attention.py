@@ -60,7 +60,7 @@ def explain(
         text = model.encode_text(batch.ids, batch.text_mask)
     image.tokens.requires_grad_()
     with torch.enable_grad(), _attention_of(model) as layers:
-        logits = model.fuse(image, text).logits[task]
+        logits = model.fuse(image, text, whole=True).logits[task]
         chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
         gradients = torch.autograd.grad(chosen.sum(), layers)
     start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one

@@ -116,22 +116,25 @@ class CMAClip(nn.Module):
         """In which the image tower computes."""
         return self.image_projection.tokens.weight.dtype
 
-    def fuse(self, image: Sequence | None, text: Sequence | None) -> Output:
+    def fuse(self, image: Sequence | None, text: Sequence | None, whole: bool = False) -> Output:
         """Both attentions and the heads; None for a modality that the whole batch lacks.
 
-        [T_CLS, T_1..n, I_CLS, I_1..m] in the paper's order; only T'_CLS and I'_CLS go on.
+        [T_CLS, T_1..n, I_CLS, I_1..m] in the paper's order; only T'_CLS and I'_CLS go on, so that
+        the last block computes no other token, unless the `whole` of its attention is wanted.
         """
         given = [sequence for sequence in (text, image) if sequence is not None]
         x = torch.cat([sequence.tokens for sequence in given], 1)
         mask = torch.cat([sequence.mask for sequence in given], 1)
-        for block in self.sequence_attention:
+        places = [0] if len(given) == 1 else [0, given[0].tokens.shape[1]]
+        for block in self.sequence_attention[:-1]:
             x = block(x, mask)
+        last = self.sequence_attention[-1]
+        x = last(x, mask)[:, places] if whole else last(x, mask, places)
         x = self.norm(x.float())
-        offset = 0 if text is None else text.tokens.shape[1]
         absent = x.new_zeros(x.shape[0], x.shape[2])
         nothing = mask.new_zeros(mask.shape[0])
         globals_ = torch.stack(
-            [absent if image is None else x[:, offset], absent if text is None else x[:, 0]], 1
+            [absent if image is None else x[:, -1], absent if text is None else x[:, 0]], 1
         )
         present = torch.stack(
             [

@@ -6,7 +6,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,23 @@ class Attention(nn.Module):
         self.softmax = nn.Softmax(-1)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        split = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, mask: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Of all tokens, or of those at `rows` alone, to all that mask (batch, length) allows."""
+        width = x.shape[2]
+        asking = x if rows is None else x[:, rows]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = self._split(F.linear(asking, weight[:width], bias[:width]), 1)[0]
+        key, value = self._split(F.linear(x, weight[width:], bias[width:]), 2)
         scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2)
         scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
         weights = self.softmax(scores.float()).to(value.dtype)
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
+        mixed = (weights @ value).transpose(1, 2).reshape(asking.shape)
         return self.out(mixed)  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """(batch, n, parts * width) -> (parts, batch, heads, n, width / heads)."""
+        batch, length, _ = x.shape
+        return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
 
 
 class TransformerBlock(nn.Module):
@@ -129,8 +137,10 @@ class TransformerBlock(nn.Module):
             nn.Linear(mlp_ratio * width, width),
         )
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), mask)
+    def forward(self, x: Tensor, mask: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """(batch, length, width), or (batch, len(rows), width) where only `rows` are asked for."""
+        attended = self.attention(self.attention_norm(x), mask, rows)
+        x = (x if rows is None else x[:, rows]) + attended
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 

@@ -98,7 +98,7 @@ def test_attended_is_where_the_word_looked_in_the_last_layer(deep: Bundle) -> No
     with torch.no_grad():
         image = deep.model.encode_image(batch.pixels, batch.image_present)
         text = deep.model.encode_text(batch.ids, batch.text_mask)
-        deep.model.fuse(image, text)
+        deep.model.fuse(image, text, whole=True)
     for handle in handles:
         handle.remove()
     span = words_of(title, deep.tokenizer)[found.word][1]

@@ -94,6 +94,15 @@ def test_a_modality_absent_row_by_row_equals_one_absent_for_the_whole_batch() ->
 
 
 @torch.no_grad()
+def test_last_block_for_the_global_tokens_alone_gives_what_the_whole_block_gives() -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    for given in ((image, text), (None, text), (image, None)):
+        assert_same(model.fuse(*given), model.fuse(*given, whole=True))
+
+
+@torch.no_grad()
 def test_a_product_without_any_modality_weighs_nothing_and_is_finite() -> None:
     pixels, present, ids, mask = make_inputs()
     output = make_model()(pixels, torch.zeros_like(present), ids, torch.zeros_like(mask))
