@@ -150,7 +150,7 @@ class TokenTextTower(nn.Module):
             x = block(x, mask)
         tokens = self.norm(x)
         last = (mask.sum(1) - 1).clamp(min=0)
-        return tokens[torch.arange(len(tokens), device=ids.device), last], tokens
+        return tokens[torch.arange(tokens.shape[0], device=ids.device), last], tokens
 
 
 class OpenClipImageTower(nn.Module):
@@ -217,7 +217,9 @@ class OpenClipTextTower(nn.Module):
 
         text, length = self.text, ids.shape[1]
         x = text.token_embedding(ids) + text.positional_embedding[:length]
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        # Made anew, not cut from text.attn_mask: torch.export would then except the full length.
+        causal = x.new_full((length, length), float("-inf")).triu(1)
+        x = text.ln_final(text.transformer(x, attn_mask=causal))
         pooled = text_global_pool(x, ids, text.pool_type, getattr(text, "eos_id", None))
         projection = text.text_projection
         if projection is not None:
