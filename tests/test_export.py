@@ -318,7 +318,7 @@ def test_a_tampered_graph_is_refused_and_nothing_is_left(
 ) -> None:
     def tampered(source: Bundle, precision: str) -> torch.export.ExportedProgram:
         model = copy.deepcopy(source.model)
-        model.modality_embedding.data += 0.01
+        model.modality_embedding.data *= 1.01
         return graph.trace(replace(source, model=model), "fp32")
 
     monkeypatch.setattr(exporting, "trace", tampered)
