@@ -86,6 +86,18 @@ def manifest(exported: Path) -> Manifest:
     return msgspec.json.decode((exported / "export.json").read_bytes(), type=Manifest)
 
 
+@pytest.fixture(scope="module")
+def program(tiny: Bundle) -> torch.export.ExportedProgram:
+    """The tiny model, traced."""
+    return graph.trace(tiny, "fp32")
+
+
+@pytest.fixture
+def traced(program: torch.export.ExportedProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model need not be traced again, which is most of the seconds of an export."""
+    monkeypatch.setattr(exporting, "trace", lambda source, precision: program)
+
+
 def inputs_of(batch: int, length: int, seed: int = 0) -> Arrays:
     """Noise in every input; one product in four lacks its picture, one in four its title."""
     rng = np.random.default_rng(seed)
@@ -220,40 +232,39 @@ def test_the_card_has_the_metadata_of_the_hub(exported: Path) -> None:
         assert {"product-tagging", "cma-clip"} <= set(data.tags)
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_torch_export_file_answers_sizes_that_it_was_not_made_with(
     model_dir: Path, tiny: Bundle, tmp_path: Path
 ) -> None:
     out = export_to(tmp_path / "pt2", model_dir)
-    program = torch.export.load(out / "model.pt2").module()
+    loaded = torch.export.load(out / "model.pt2").module()
     for batch, length in ((1, 1), (5, 16)):
         inputs = inputs_of(batch, length)
         with torch.inference_mode():
-            given = program(*map(torch.from_numpy, inputs.values()))
+            given = loaded(*map(torch.from_numpy, inputs.values()))
         arrays = {name: tensor.numpy() for name, tensor in given.items()}
         assert largest_difference(arrays, source_answer(tiny)(inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_lower_precisions_stay_near_and_leave_the_source_alone(
-    precision: str, tiny: Bundle
+    precision: str, tiny: Bundle, program: torch.export.ExportedProgram
 ) -> None:
     inputs = inputs_of(6, 8)
     before = source_answer(tiny)(inputs)
-    program = graph.trace(tiny, precision).module()
+    lower = graph.trace(tiny, precision)
     with torch.inference_mode():
-        given = program(*map(torch.from_numpy, inputs.values()))
+        given = lower.module()(*map(torch.from_numpy, inputs.values()))
     arrays = {name: tensor.numpy() for name, tensor in given.items()}
     assert 0 < largest_difference(arrays, before) < 0.1
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
     assert largest_difference(source_answer(tiny)(inputs), before) == 0
+    assert num_bytes(lower) < {"int8": 0.5}.get(precision, 0.7) * num_bytes(program)
 
 
-def test_a_precision_makes_the_file_smaller(tiny: Bundle, tmp_path: Path) -> None:
-    sizes = {}
-    for precision in ("fp32", "int8"):
-        program = graph.trace(tiny, precision)
-        sizes[precision] = sum(t.nbytes for t in program.state_dict.values())
-    assert sizes["int8"] < 0.5 * sizes["fp32"]
+def num_bytes(program: torch.export.ExportedProgram) -> int:
+    """Of all weights."""
+    return sum(tensor.nbytes for tensor in program.state_dict.values())
 
 
 def changed(answer: Answer, name: str, value: float) -> Answer:
@@ -343,6 +354,7 @@ def test_a_graph_with_its_batch_size_baked_in_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_catalog_to_check_on_is_part_of_the_gate(
     model_dir: Path, tmp_path: Path, make_catalog: MakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +369,7 @@ def test_a_catalog_to_check_on_is_part_of_the_gate(
     assert manifest["agreement"][2]["compared_on"] == str(catalog)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     "failure", [OSError(28, "No space left on device"), StoppedError(15), KeyError("a bug")]
 )
@@ -385,7 +398,8 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
 def test_a_full_disk_is_its_own_error(model_dir: Path, tmp_path: Path, kind: Format) -> None:
     with largest_file(10_000), pytest.raises(DiskFullError, match="cannot write"):
         export_to(tmp_path / "out", model_dir, kind)
@@ -420,10 +434,11 @@ def test_a_missing_extra_is_named_with_its_cure(
 
 
 def test_what_torch_or_onnx_cannot_take_is_not_exportable(
-    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle,
+    program: torch.export.ExportedProgram,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    program = graph.trace(tiny, "fp32")
-
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("No ONNX function found for aten.strange\nand much more")
 
@@ -444,6 +459,7 @@ def test_a_graph_that_onnx_runtime_cannot_run_is_not_exportable(tmp_path: Path) 
         onnx_answer(tmp_path / "model.onnx")
 
 
+@pytest.mark.usefixtures("traced")
 def test_the_command_shows_both_sides(model_dir: Path, tmp_path: Path) -> None:
     words = ["export", str(model_dir), "--format", "pt2", "--out", str(tmp_path / "out")]
     done = CliRunner(env={"COLUMNS": "160"}).invoke(app, words)
