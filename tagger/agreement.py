@@ -135,15 +135,15 @@ def check_agreement(agreement: Agreement, limits: Limits) -> None:
     """Raises:
     ExportError: the export differs from its source by more than `limits` allow.
     """
-    largest = np.maximum(agreement.confidence_difference, agreement.weight_difference)
+    labels = 1.0 if agreement.labels_agree is None else agreement.labels_agree
+    largest = np.maximum(agreement.confidence_difference, agreement.weight_difference or 0.0)
     # Written so that a difference that is not a number fails.
-    if agreement.labels_agree >= limits.labels_agree and largest <= limits.difference:
+    if labels >= limits.labels_agree and largest <= limits.difference:
         return
     raise ExportError(
         f"the export does not answer as the model does: on {agreement.compared_on} "
-        f"{100 * agreement.labels_agree:.2f}% of the labels agree "
-        f"({100 * limits.labels_agree:g}% must), and confidences and weights differ by up to "
-        f"{largest:.1e} ({limits.difference:.0e} may)",
+        f"{100 * labels:.2f}% of the labels agree ({100 * limits.labels_agree:g}% must), and "
+        f"numbers differ by up to {largest:.1e} ({limits.difference:.0e} may)",
         "nothing was written; try another --precision or --format",
     )
 

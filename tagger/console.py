@@ -406,20 +406,20 @@ def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """How an export answers beside its source, and size and speed of both."""
     made = table(
-        "the export beside its source",
+        "the export beside its source: labels, and the largest differences",
         "compared on",
         "products",
         "labels agree, %",
-        "largest difference of a confidence",
-        "of a modality weight",
+        "confidences differ by",
+        "weights differ by",
     )
     for agreement in comparison.agreements:
         made.add_row(
             _plain(agreement.compared_on),
             f"{agreement.num_products:,}",
-            f"{100 * agreement.labels_agree:.2f}",
+            "-" if agreement.labels_agree is None else f"{100 * agreement.labels_agree:.2f}",
             f"{agreement.confidence_difference:.1e}",
-            f"{agreement.weight_difference:.1e}",
+            "-" if agreement.weight_difference is None else f"{agreement.weight_difference:.1e}",
         )
     results.print(made)
     sides = table("size and speed", "", "MB", "products a second")

@@ -90,9 +90,12 @@ class Comparison:
     export: Side
 
 
+Show = Callable[[Comparison], None]
+
+
 def export(
     options: ExportOptions,
-    show: Callable[[Comparison], None],
+    show: Show,
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> None:
     """Write `options.out`, whole or not at all; `show` is told how it compares, good or bad.
@@ -112,22 +115,9 @@ def export(
     checked = None if options.check is None else _Checked(options.check, bundle, progress)
     with new_directory(options.out) as folder:
         if options.format == "open_clip":
-            write_checkpoint(bundle, folder)
-            agreements = compare_embeddings(bundle, folder, golden.inputs)
-            sides = Side(_size(bundle.path / bundles.WEIGHTS)), Side(_size(folder / TOWERS))
+            _export_towers(bundle, folder, golden, show)
         else:
-            graph = folder / GRAPHS[options.format]
-            _write_graph(bundle, options, graph)
-            answers = source_answer(bundle), _answer_of(graph)
-            agreements = _compare(bundle, answers, golden.inputs, checked)
-            sides = _sides(bundle, graph, answers, golden.inputs)
-        show(Comparison(agreements, *sides))
-        for agreement in agreements:
-            check_agreement(agreement, limits(options.precision))
-        if options.format == "open_clip":
-            (folder / bundles.CARD).write_text(write_towers_card(bundle), encoding="utf-8")
-        else:
-            _describe(bundle, folder, options, golden, agreements)
+            _export_graph(bundle, folder, options, golden, checked, show)
 
 
 def _check_options(options: ExportOptions) -> None:
@@ -172,7 +162,7 @@ class _Checked:
     def __init__(
         self, source: ProductSource, bundle: Bundle, progress: Callable[[int, int], None]
     ) -> None:
-        self.name = str(source.path)
+        self.name = source.path.name
         self._products, self._root = source.read(), source.root
         self._bundle, self._progress = bundle, progress
 
@@ -193,12 +183,40 @@ class _Checked:
                 self._progress(rows.stop, count)
 
 
-def _write_graph(bundle: Bundle, options: ExportOptions, path: Path) -> None:
+def _export_towers(bundle: Bundle, folder: Path, golden: _Golden, show: Show) -> None:
+    write_checkpoint(bundle, folder)
+    agreements = compare_embeddings(bundle, folder, golden.inputs)
+    sides = Side(_size(bundle.path / bundles.WEIGHTS)), Side(_size(folder / TOWERS))
+    _judge(Comparison(agreements, *sides), "fp32", show)
+    (folder / bundles.CARD).write_text(write_towers_card(bundle), encoding="utf-8")
+
+
+def _export_graph(
+    bundle: Bundle,
+    folder: Path,
+    options: ExportOptions,
+    golden: _Golden,
+    checked: _Checked | None,
+    show: Show,
+) -> None:
+    graph = folder / GRAPHS[options.format]
     program = trace(bundle, options.precision)
     if options.format == "onnx":
-        save_onnx(program, bundle, path)
+        save_onnx(program, bundle, graph)
     else:
-        save_pt2(program, path)
+        save_pt2(program, graph)
+    answers = source_answer(bundle), _answer_of(graph)
+    agreements = _compare(bundle, answers, golden.inputs, checked)
+    sides = _sides(bundle, graph, answers, golden.inputs)
+    _judge(Comparison(agreements, *sides), options.precision, show)
+    _describe(bundle, folder, options, golden, agreements)
+
+
+def _judge(comparison: Comparison, precision: Precision, show: Show) -> None:
+    """Show it, then raise ExportError if it must not be published."""
+    show(comparison)
+    for agreement in comparison.agreements:
+        check_agreement(agreement, limits(precision))
 
 
 def _answer_of(graph: Path) -> Answer:
@@ -232,8 +250,9 @@ def _sides(
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, and of those that carry a part of it (NAME.data)."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    """Bytes of a file, with those beside it that large weights of an ONNX graph go into."""
+    files = (path, path.with_name(f"{path.name}.data"))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _describe(
@@ -262,7 +281,7 @@ def _describe(
         precision=options.precision,
         graph=GRAPHS[options.format],
         source=Source(
-            name=bundle.path.name,
+            name=bundle.path.resolve().name,
             sha256=bundle.sha256,
             files=_hashes(bundle.path, bundles.FILES),
         ),

@@ -49,7 +49,7 @@ source before it was written: probabilities differ by {largest:.1e} at most.
 
 ## Inputs
 
-Sizes in words may be any, and differ from call to call.
+`batch` and `length` may be any number, and differ from call to call.
 
 {_tensors(manifest.inputs)}
 

@@ -34,7 +34,7 @@ def golden_products(config: Config) -> GoldenProducts:
     return GoldenProducts(
         images=[
             _picture(0, (5 * width, 7 * height), "JPEG"),  # decoded at a fraction of its size
-            _picture(1, (width + 11, height - 7), "PNG", transparent=True),
+            _picture(1, (width + 11, max(2, height - 7)), "PNG", transparent=True),
             _picture(2, (3 * height, width), "JPEG", orientation=6),  # lies on its side
             _picture(3, (max(2, width // 3), max(2, height // 2)), "BMP"),  # must be enlarged
             _picture(4, (width, height), "PNG"),

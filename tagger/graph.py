@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +14,7 @@ from tagger.bundle import Bundle
 from tagger.errors import NotExportableError
 from tagger.exported import MODALITY_WEIGHTS, Precision, output_specs, probabilities_name
 from tagger.model import CMAClip
+from tagger.quiet import quietly
 
 MAX_INLINE_BYTES = 1 << 30
 """Weights beyond this go into a file beside the graph: protobuf ends at 2 GB."""
@@ -65,7 +62,7 @@ def trace(bundle: Bundle, precision: Precision) -> ExportedProgram:
     )
     shapes = ({0: batch}, {0: batch}, tokens, tokens)
     try:
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             return torch.export.export(graph, example, dynamic_shapes=shapes)
     # torch.export has no base class for what it cannot follow.
     except Exception as error:
@@ -81,7 +78,7 @@ def save_onnx(program: ExportedProgram, bundle: Bundle, path: Path) -> None:
     batch, length = Dim("batch"), Dim("length")
     tokens = {0: batch} if bundle.fixed_length else {0: batch, 1: length}
     try:
-        with _quietly():
+        with quietly():
             converted = torch.onnx.export(
                 program,
                 input_names=names,
@@ -166,15 +163,3 @@ def _not_exportable(bundle: Bundle, what: str, error: Exception) -> NotExportabl
         f"{bundle.path.name}: {what} cannot take this model: {reason[:300]}",
         "try the other --format, or other towers; the architecture is in config.json",
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporters warn and log of their own insides, which nobody here can change."""
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

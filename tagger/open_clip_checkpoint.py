@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -15,6 +14,7 @@ from tagger.bundle import Bundle
 from tagger.errors import NotExportableError
 from tagger.exported import Agreement
 from tagger.golden import Arrays
+from tagger.quiet import quietly
 from tagger.towers import OpenClipImageTower, OpenClipTextTower, open_clip_config
 
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
@@ -54,13 +54,11 @@ def write_checkpoint(bundle: Bundle, folder: Path) -> None:
 
 
 def compare_embeddings(bundle: Bundle, folder: Path, inputs: Arrays) -> list[Agreement]:
-    """What open_clip says with the checkpoint in `folder`, beside what the towers say.
-
-    Of an `Agreement` only the largest difference counts, of unit embeddings.
-    """
+    """What open_clip says with the checkpoint in `folder`, beside what the towers say."""
     import open_clip
 
-    loaded: Any = open_clip.create_model(f"local-dir:{folder.absolute()}").eval()
+    with quietly():
+        loaded: Any = open_clip.create_model(f"local-dir:{folder.absolute()}").eval()
     model = bundle.model
     pixels = torch.from_numpy(inputs["pixels"]).permute(0, 3, 1, 2)
     ids, mask = (torch.from_numpy(inputs[name]) for name in ("token_ids", "token_mask"))
@@ -80,9 +78,9 @@ def _agreement(what: str, ours: Tensor, theirs: Tensor) -> Agreement:
     return Agreement(
         compared_on=f"{what} of open_clip",
         num_products=len(ours),
-        labels_agree=1.0,
-        confidence_difference=float(np.float64(difference)),
-        weight_difference=0.0,
+        labels_agree=None,
+        confidence_difference=float(difference),
+        weight_difference=None,
     )
 
 
@@ -94,7 +92,8 @@ def _state(name: str, image: OpenClipImageTower, text: OpenClipTextTower) -> dic
     """The towers under the names of open_clip's own class for architecture `name`."""
     import open_clip
 
-    state: dict[str, Tensor] = open_clip.create_model(name, pretrained_text=False).state_dict()
+    with quietly():
+        state: dict[str, Tensor] = open_clip.create_model(name, pretrained_text=False).state_dict()
     prefix = "text." if any(key.startswith("text.") for key in state) else ""
     ours = {
         **{f"visual.{k}": v for k, v in image.visual.state_dict().items()},

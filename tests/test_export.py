@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tagger import bundle, graph
 from tagger import export as exporting
 from tagger.agreement import Answer, check_agreement, compare, onnx_answer, source_answer
 from tagger.bundle import Bundle
+from tagger.calibration import Calibration, TaskCalibration, write_calibration
 from tagger.cli import app
 from tagger.config import write_config
 from tagger.errors import (
@@ -246,6 +248,42 @@ def test_a_torch_export_file_answers_sizes_that_it_was_not_made_with(
         assert largest_difference(arrays, source_answer(tiny)(inputs)) < 1e-5
 
 
+def test_temperatures_are_built_in_and_the_calibration_goes_along(
+    model_dir: Path, tiny: Bundle, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir, copied)
+    fitted = TaskCalibration(
+        temperature=2.5, thresholds=(), delta=0.1, catalog="x", catalog_sha256="x"
+    )
+    weights = file_digest(copied / "model.safetensors")
+    calibration = Calibration(precision=0.9, weights_sha256=weights, tasks={"color": fitted})
+    write_calibration(calibration, copied)
+    out = export_to(tmp_path / "out", copied)
+    assert (out / "calibration.json").read_bytes() == (copied / "calibration.json").read_bytes()
+    golden = load_file(out / "golden.safetensors")
+    plain = source_answer(tiny)({name: golden[name] for name in inputs_of(1, 1)})
+    softer = plain["color_probabilities"] ** (1 / 2.5)
+    softer /= softer.sum(-1, keepdims=True)
+    np.testing.assert_allclose(golden["color_probabilities"], softer, atol=1e-5)
+    np.testing.assert_allclose(
+        golden["pattern_probabilities"], plain["pattern_probabilities"], atol=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_weights_too_large_for_one_file_go_beside_the_graph(
+    model_dir: Path, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "MAX_INLINE_BYTES", 0)
+    out = export_to(tmp_path / "out", model_dir, "onnx")
+    manifest = msgspec.json.decode((out / "export.json").read_bytes(), type=Manifest)
+    assert manifest.files["model.onnx.data"] == file_digest(out / "model.onnx.data")
+    inputs = inputs_of(3, 5)
+    given = onnx_answer(out / "model.onnx")(inputs)
+    assert largest_difference(given, source_answer(tiny)(inputs)) < 1e-5
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_lower_precisions_stay_near_and_leave_the_source_alone(
     precision: str, tiny: Bundle, program: torch.export.ExportedProgram
@@ -285,7 +323,7 @@ def test_the_gate_sees_one_changed_number(tiny: Bundle, name: str, value: float)
     same = compare(source, source, [inputs_of(4, 3)], "noise")
     check_agreement(same, limits("fp32"))
     other = compare(source, changed(source, name, value), [inputs_of(4, 3)], "noise")
-    with pytest.raises(ExportError, match="differ by up to"):
+    with pytest.raises(ExportError, match="numbers differ by up to"):
         check_agreement(other, limits("fp32"))
 
 
@@ -366,7 +404,7 @@ def test_a_catalog_to_check_on_is_part_of_the_gate(
     assert [a.num_products for a in shown[0].agreements] == [8, 8, 70]
     assert rows == [(64, 70), (70, 70)]
     manifest = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert manifest["agreement"][2]["compared_on"] == str(catalog)
+    assert manifest["agreement"][2]["compared_on"] == catalog.name
 
 
 @pytest.mark.usefixtures("traced")
