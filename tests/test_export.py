@@ -416,15 +416,17 @@ def test_a_tampered_graph_is_refused_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_graph_with_its_batch_size_baked_in_is_refused(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def baked(source: Bundle, precision: str) -> torch.export.ExportedProgram:
-        inputs = [torch.from_numpy(array) for array in inputs_of(8, 16).values()]
-        return torch.export.export(graph.Graph(source, source.model), tuple(inputs))
+    def baked(inputs: Arrays) -> Arrays:
+        if len(inputs["pixels"]) != 8:
+            raise RuntimeError("expected 8")
+        return source_answer(tiny)(inputs)
 
-    monkeypatch.setattr(exporting, "trace", baked)
-    with pytest.raises(ExportError, match="cannot answer a batch of 1"):
+    monkeypatch.setattr(exporting, "pt2_answer", lambda path: baked)
+    with pytest.raises(ExportError, match=r"cannot answer a batch of 1 .* expected 8"):
         export_to(tmp_path / "out", model_dir)
     assert list(tmp_path.iterdir()) == []
 
