@@ -19,6 +19,7 @@ from tagger import tokenizer as tokens
 from tagger.calibration import Calibration, Threshold
 from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.errors import ModelError, OutputError, closest, listing
+from tagger.hashes import file_digest
 from tagger.model import CMAClip
 from tagger.tasks import Task
 from tagger.tokenizer import ClipPieces, LearnedPieces, Tokenizer
@@ -268,9 +269,3 @@ def digest(path: Path) -> str:
         if (path / name).is_file():
             total.update(bytes.fromhex(file_digest(path / name)))
     return total.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

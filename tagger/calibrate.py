@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.answers import Answers, Logits, collect_answers, softmax
-from tagger.bundle import WEIGHTS, Bundle, file_digest
+from tagger.bundle import WEIGHTS, Bundle
 from tagger.calibration import (
     PRECISIONS,
     Calibration,
@@ -26,6 +26,7 @@ from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
 from tagger.drift import Profile, profile_of
 from tagger.errors import CatalogError
+from tagger.hashes import file_digest
 from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways

@@ -37,8 +37,9 @@ def write_card(
         f"- {task}: {listing(list(labels), 20)}" for task, labels in data.left_out.items()
     )
     return f"""---
+license: unknown
 library_name: tagger
-pipeline_tag: image-text-to-text
+pipeline_tag: image-classification
 tags: [product-tagging, cma-clip]
 ---
 
@@ -61,6 +62,8 @@ epoch {best_epoch + 1} of {len(history)} was the best. Validation accuracy:
 Labels with fewer than {config.training.min_support} products were not learned:
 
 {left_out or "- none"}
+
+Before you pass it on, say under which licence, in the first lines of this file.
 
 Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
 """

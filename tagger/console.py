@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tagger.checkpoint import Epoch
     from tagger.drift import Drift
     from tagger.evaluate import Evaluation
+    from tagger.export import Comparison
     from tagger.images import ImageStatus
     from tagger.label_issues import Suspicion
     from tagger.run import Estimate, Result
@@ -400,6 +401,32 @@ def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
         say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
     if out is not None:
         say(f"{out} ranks them, the surest first")
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """How an export answers beside its source, and size and speed of both."""
+    made = table(
+        "the export beside its source: labels, and the largest differences",
+        "compared on",
+        "products",
+        "labels agree, %",
+        "confidences differ by",
+        "weights differ by",
+    )
+    for agreement in comparison.agreements:
+        made.add_row(
+            _plain(agreement.compared_on),
+            f"{agreement.num_products:,}",
+            "-" if agreement.labels_agree is None else f"{100 * agreement.labels_agree:.2f}",
+            f"{agreement.confidence_difference:.1e}",
+            "-" if agreement.weight_difference is None else f"{agreement.weight_difference:.1e}",
+        )
+    results.print(made)
+    sides = table("size and speed", "", "MB", "products a second")
+    for name, side in (("source, torch, fp32", comparison.source), ("export", comparison.export)):
+        rate = side.products_per_second
+        sides.add_row(name, f"{side.num_bytes / 1e6:,.1f}", "-" if rate is None else f"{rate:,.1f}")
+    results.print(sides)
 
 
 def show_prediction(result: Result, out: Path) -> None:

@@ -12,7 +12,9 @@
     |-- CatalogChangedError  10  the catalog was written to during the run
     |-- TooManyFailuresError 11  more products failed than --max-failures allows
     |-- OtherRunError     12   the output holds another run: other input, model or options
-    `-- DriftError        13   a feed is not like the products that the model was fitted on
+    |-- DriftError        13   a feed is not like the products that the model was fitted on
+    |-- ExportError       14   an export does not answer as its source does
+    `-- NotExportableError 15  a model that the format, or what runs it, cannot take
 
 A signal ends a command with 128 + its number: SIGINT 130, SIGTERM 143, a closed pipe 141.
 Anything else that escapes is a bug and keeps its traceback (exit code 1).
@@ -85,6 +87,14 @@ class OtherRunError(TaggerError):
 
 class DriftError(TaggerError):
     exit_code = 13
+
+
+class ExportError(TaggerError):
+    exit_code = 14
+
+
+class NotExportableError(TaggerError):
+    exit_code = 15
 
 
 class StoppedError(BaseException):

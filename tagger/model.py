@@ -15,6 +15,7 @@ from tagger.towers import (
     OpenClipTextTower,
     TokenTextTower,
     TransformerBlock,
+    chosen,
     open_clip_towers,
 )
 
@@ -129,7 +130,7 @@ class CMAClip(nn.Module):
         for block in self.sequence_attention[:-1]:
             x = block(x, mask)
         last = self.sequence_attention[-1]
-        x = last(x, mask)[:, places] if whole else last(x, mask, places)
+        x = chosen(last(x, mask), places) if whole else last(x, mask, places)
         x = self.norm(x.float())
         absent = x.new_zeros(x.shape[0], x.shape[2])
         nothing = mask.new_zeros(mask.shape[0])

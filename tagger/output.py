@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -178,6 +180,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when the block ends well and is gone when it does not.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written, or `path` is there already.
+    """
+    temporary = _nearest_folder(path) / f".{path.name}.{os.getpid()}.partial"
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            with open(file, "rb+") as content:
+                os.fsync(content.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        failure = cannot_write(path, error)
+        raise type(failure)(
+            failure.message,
+            "nothing is left of it; make room, check the folder, or name another --out",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     """A small file, whole or not at all, in a folder that is made.
 
@@ -218,12 +247,16 @@ def check_writable(out: Path) -> None:
     """Raises:
     OutputError: no file can be made at `out`, or in the nearest folder above it that is there.
     """
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=_nearest_folder(out)):
             pass
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def _nearest_folder(out: Path) -> Path:
+    """The folder of `out`, or the first above it that is there."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
 
 
 def cannot_write(path: Path, error: OSError) -> DiskFullError | OutputError:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from tagger.errors import ModelError
 
@@ -24,6 +24,8 @@ class Tokenizer(Protocol):
     """Tokens of the longest title, the special ones among them."""
     num_leading: int
     """Special tokens before the first one of the title; behind the last one stands one more."""
+    cleaning: tuple[str, ...]
+    """What Python does to a title before `to_fast()` reads it, function by function."""
 
     def encode(self, titles: Sequence[str]) -> list[list[int]]:
         """Token ids per title, special tokens in place, cut to the context length, unpadded."""
@@ -33,11 +35,17 @@ class Tokenizer(Protocol):
         """Write what `load` needs into a model directory."""
         ...
 
+    def to_fast(self) -> FastTokenizer:
+        """One that gives by itself, to a cleaned title, the ids that `encode` gives to the title:
+        special tokens are in place, and long titles are cut."""
+        ...
+
 
 class LearnedPieces:
     """A `tokenizers` file; ids end with the end token, where the text tower reads its global."""
 
     num_leading = 0
+    cleaning: tuple[str, ...] = ()
 
     def __init__(self, fast: FastTokenizer, context_length: int) -> None:
         self._fast = fast
@@ -51,6 +59,14 @@ class LearnedPieces:
     def save(self, directory: Path) -> None:
         self._fast.save(str(directory / FILE_NAME))
 
+    def to_fast(self) -> FastTokenizer:
+        fast = FastTokenizer.from_str(self._fast.to_str())
+        fast.post_processor = processors.TemplateProcessing(
+            single="$A [END]", special_tokens=[("[END]", END)]
+        )
+        fast.enable_truncation(self.context_length)
+        return fast
+
     @property
     def vocabulary_size(self) -> int:
         return int(self._fast.get_vocab_size())
@@ -61,6 +77,7 @@ class ClipPieces:
 
     pad_id = 0
     num_leading = 1
+    cleaning: tuple[str, ...] = ("ftfy.fix_text", "html.unescape", "html.unescape", "str.lower")
 
     def __init__(self, context_length: int) -> None:
         from open_clip.tokenizer import SimpleTokenizer
@@ -75,6 +92,27 @@ class ClipPieces:
 
     def save(self, directory: Path) -> None:
         """Nothing to write: the encoding is part of open_clip."""
+
+    def to_fast(self) -> FastTokenizer:
+        bpe = self._bpe
+        merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
+        fast = FastTokenizer(models.BPE(bpe.encoder, merges, end_of_word_suffix="</w>"))
+        # For titles that were not cleaned: lower-case is most of it.
+        fast.normalizer = normalizers.Lowercase()
+        fast.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(bpe.pat.pattern), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        start, end = (bpe.decoder[token] for token in (bpe.sot_token_id, bpe.eot_token_id))
+        fast.add_special_tokens([start, end])  # A title that spells one out means it, as in CLIP.
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end}",
+            special_tokens=[(start, bpe.sot_token_id), (end, bpe.eot_token_id)],
+        )
+        fast.enable_truncation(self.context_length)
+        return fast
 
 
 def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: int) -> LearnedPieces:

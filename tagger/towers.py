@@ -107,7 +107,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Of all tokens, or of those at `rows` alone, to all that mask (batch, length) allows."""
         width = x.shape[2]
-        asking = x if rows is None else x[:, rows]
+        asking = x if rows is None else chosen(x, rows)
         weight, bias = self.qkv.weight, self.qkv.bias
         query = self._split(F.linear(asking, weight[:width], bias[:width]), 1)[0]
         key, value = self._split(F.linear(x, weight[width:], bias[width:]), 2)
@@ -140,8 +140,14 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """(batch, length, width), or (batch, len(rows), width) where only `rows` are asked for."""
         attended = self.attention(self.attention_norm(x), mask, rows)
-        x = (x if rows is None else x[:, rows]) + attended
+        x = (x if rows is None else chosen(x, rows)) + attended
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+def chosen(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """(batch, len(rows), width): the tokens at `rows`."""
+    # Not x[:, rows], which torch.export takes for constants.
+    return torch.stack([x[:, row] for row in rows], 1)
 
 
 class TokenTextTower(nn.Module):
@@ -170,7 +176,7 @@ class TokenTextTower(nn.Module):
             x = block(x, mask)
         tokens = self.norm(x)
         last = (mask.sum(1) - 1).clamp(min=0)
-        return tokens[torch.arange(len(tokens), device=ids.device), last], tokens
+        return tokens[torch.arange(tokens.shape[0], device=ids.device), last], tokens
 
 
 class OpenClipImageTower(nn.Module):
@@ -237,7 +243,9 @@ class OpenClipTextTower(nn.Module):
 
         text, length = self.text, ids.shape[1]
         x = text.token_embedding(ids) + text.positional_embedding[:length]
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        # Made anew, not cut from text.attn_mask: torch.export would then except the full length.
+        causal = x.new_full((length, length), float("-inf")).triu(1)
+        x = text.ln_final(text.transformer(x, attn_mask=causal))
         pooled = text_global_pool(x, ids, text.pool_type, getattr(text, "eos_id", None))
         projection = text.text_projection
         if projection is not None:

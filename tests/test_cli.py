@@ -19,8 +19,10 @@ from tagger.errors import (
     CatalogError,
     DiskFullError,
     DriftError,
+    ExportError,
     LockedError,
     ModelError,
+    NotExportableError,
     OtherRunError,
     OutputError,
     TaggerError,
@@ -83,6 +85,8 @@ def test_every_error_class_has_its_exit_code() -> None:
         TooManyFailuresError: 11,
         OtherRunError: 12,
         DriftError: 13,
+        ExportError: 14,
+        NotExportableError: 15,
     }
     assert set(TaggerError.__subclasses__()) == set(codes)
     for kind, code in codes.items():
@@ -299,14 +303,19 @@ def test_version_is_printed(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["predict", "--help"], ["train", "--help"], ["predict", "no.csv", "--tasks", "a"]],
+    [
+        ["--help"],
+        ["predict", "--help"],
+        ["export", "--help"],
+        ["predict", "no.csv", "--tasks", "a"],
+    ],
     ids=" ".join,
 )
 def test_help_and_early_errors_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print('LOADED', sorted({'torch', 'pandas', 'open_clip',"
-        " 'matplotlib', 'sklearn'} & set(sys.modules))))\n"
+        " 'matplotlib', 'sklearn', 'onnx', 'onnxruntime'} & set(sys.modules))))\n"
         "from tagger.cli import main\n"
         f"sys.argv = ['tagger', *{arguments!r}]\n"
         "main()\n"

@@ -15,6 +15,7 @@ from tagger import bundle
 from tagger.calibration import Calibration, TaskCalibration, Threshold, write_calibration
 from tagger.catalog import Catalog, Columns
 from tagger.errors import UsageError
+from tagger.hashes import file_digest
 from tagger.job import Job, JobOptions
 from tagger.review import DOUBTFUL, check_review, write_review
 from tagger.run import run
@@ -41,7 +42,7 @@ def careful(model_dir: Path, tmp_path: Path) -> bundle.Bundle:
     )
     calibration = Calibration(
         precision=0.9,
-        weights_sha256=bundle.file_digest(copy / bundle.WEIGHTS),
+        weights_sha256=file_digest(copy / bundle.WEIGHTS),
         tasks={"color": task},
     )
     write_calibration(calibration, copy)

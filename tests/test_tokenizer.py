@@ -1,0 +1,72 @@
+"""A tokenizer that leaves home gives the ids that it gave at home."""
+
+from __future__ import annotations
+
+import html
+import random
+
+import ftfy
+import pytest
+
+from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
+
+from .conftest import random_titles
+
+TOKENIZERS: list[Tokenizer] = [learn_pieces(random_titles(60), 200, 16), ClipPieces(20)]
+CLEANING = {
+    "ftfy.fix_text": ftfy.fix_text,
+    "html.unescape": html.unescape,
+    "str.lower": str.lower,
+}
+ALPHABETS = (
+    "abcdefg 'st 're 've 'll",
+    "ABCÄÖÜßéÉñçİ\u0131Σ\u03c3ς",
+    "0123456789½²Ⅷ٣",
+    " \t\n\u00a0\u3000\u200b\x1c\x85",
+    "漢字かなカナ한국어हिन्दीไทยعربيעברית",
+    "😀👩🏽",
+    "!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~",
+    "&amp;&lt;&#39;ﬁ\u2019\u201c\u201d\u2014…™®ÃƒÂ©â€™\ufeff\u0301\x00",
+)
+WORDS = (
+    "t-shirt",
+    "women's",
+    "men\u2019s",
+    "I'LL",
+    "&AMP;",
+    "<b>",
+    "<end_of_text>",
+    "[END]",
+    "shoe",
+)
+
+
+def titles(count: int) -> list[str]:
+    """Words that tokenizers trip over, between random characters."""
+    rng = random.Random(0)
+    rows = []
+    for _ in range(count):
+        length = rng.randint(0, 30)
+        noise = ["".join(rng.choices(rng.choice(ALPHABETS), k=5)) for _ in range(length)]
+        rows.append(" ".join(rng.choice((word, rng.choice(WORDS))) for word in noise))
+    return rows
+
+
+def cleaned(title: str, tokenizer: Tokenizer) -> str:
+    for name in tokenizer.cleaning:
+        title = CLEANING[name](title)
+    return title
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
+def test_the_portable_tokenizer_gives_the_same_ids(tokenizer: Tokenizer) -> None:
+    fast = tokenizer.to_fast()
+    for title in titles(500):
+        assert fast.encode(cleaned(title, tokenizer)).ids == tokenizer.encode([title])[0], title
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
+def test_plain_titles_need_no_cleaning(tokenizer: Tokenizer) -> None:
+    fast = tokenizer.to_fast()
+    for title in ["Red Shirt, size 42", "  WOMEN's   shoe\n", "red " * 50, *random_titles(20)]:
+        assert fast.encode(title).ids == tokenizer.encode([title])[0]
