@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagger.config import BATCH_SIZE, DEFAULT_DEFINITION, DEFAULT_MODEL, DELTA, PRECISION
+from tagger.config import (
+    BATCH_SIZE,
+    DEFAULT_DEFINITION,
+    DEFAULT_MODEL,
+    DELTA,
+    GPU_BATCH_SIZE,
+    PRECISION,
+)
 from tagger.errors import StoppedError, TaggerError, UsageError
 from tagger.version import __version__
 
@@ -159,8 +166,13 @@ def predict(
     ] = None,
     limit: Limit = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Products that the network sees at once.")
-    ] = BATCH_SIZE,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Products that the network sees at once; halved where memory is short.",
+            show_default=f"{BATCH_SIZE}, on a GPU {GPU_BATCH_SIZE}",
+        ),
+    ] = None,
     device: Device = None,
     fp32: Fp32 = False,
     image_root: ImageRoot = None,

@@ -16,7 +16,7 @@ DEFAULT_MODEL = "fashion"
 """The trained model that `predict` and `eval` take when none is named."""
 DEFAULT_DEFINITION = "cma-clip-small"
 """The definition that `train` takes when none is named."""
-BATCH_SIZE = 64
+BATCH_SIZE, GPU_BATCH_SIZE = 64, 512
 """Products that the network sees at once in `predict`."""
 PRECISION = 0.9
 """Target of `eval`: of its recall at precision, and of what `--calibrate` promises."""

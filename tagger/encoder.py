@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tagger.bundle import Bundle
+from tagger.errors import UsageError
 from tagger.feature_cache import FeatureCache
 from tagger.images import ImageStatus, Pixels, decode
 from tagger.model import Features, Output
@@ -68,6 +69,8 @@ class Encoder:
     ) -> None:
         self.bundle, self.cache = bundle, cache
         self.num_images = self.num_titles = 0
+        self._most: int | None = None
+        """Products that fit into the memory of the device together, once that is known."""
         self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
         self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
@@ -92,17 +95,40 @@ class Encoder:
         longest = self.bundle.tokenizer.context_length
         return self.bundle.fixed_length or min(_round_up(max(1, len(ids))), longest)
 
-    @torch.inference_mode()
     def answer(self, products: Sequence[Inputs]) -> Output:
-        """The answers to products of one `padded_length`."""
+        """The answers to products of one `padded_length`.
+
+        Where they do not fit into the memory of the device together, half of them is tried, and so
+        on; what fits is remembered.
+
+        Raises:
+            UsageError: one product alone does not fit.
+        """
+        while True:
+            size = min(self._most or len(products), len(products))
+            pieces = [products[start : start + size] for start in range(0, len(products), size)]
+            try:
+                return _joined([self._answer(piece) for piece in pieces])
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise UsageError(
+                        f"one product needs more memory than {self.bundle.device} has free",
+                        "close what else uses it, or compute elsewhere: --device cpu",
+                    ) from error
+            # Outside of the except clause, whose error still holds the tensors.
+            self._most = size // 2
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _answer(self, products: Sequence[Inputs]) -> Output:
         model, size = self.bundle.model, len(products)
         rows = _round_up(size)
         present = torch.zeros(rows, dtype=torch.bool)
         present[:size] = torch.tensor([product.has_image for product in products])
         titles = [tuple(product.ids) for product in products]
-        _, mask = self._tokens([*titles, *[()] * (rows - size)])
-        image = self._image_features(products)
-        text = self._text_features(titles)
+        _, mask = self.tokens([*titles, *[()] * (rows - size)])
+        image = self.image_features(products)
+        text = self.text_features(titles)
         output = model.fuse(
             model.project_image(_filled(image, rows), present.to(self.bundle.device)),
             model.project_text(_filled(text, rows), mask),
@@ -112,7 +138,7 @@ class Encoder:
             output.modality_weights[:size],
         )
 
-    def _image_features(self, products: Sequence[Inputs]) -> Features:
+    def image_features(self, products: Sequence[Inputs]) -> Features:
         """Of each product; zeros where there is no picture."""
         known: dict[bytes, Features] = {}
         fresh: dict[bytes, Pixels] = {}
@@ -143,25 +169,32 @@ class Encoder:
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
         return self.bundle.model.image_features(pixels.to(self.bundle.device))
 
-    def _tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    def tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""
         length = self.padded_length(max(rows, key=len))
         ids, mask = collate_tokens(rows, length, self.bundle.tokenizer.pad_id)
         return ids.to(self.bundle.device), mask.to(self.bundle.device)
 
-    def _text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
-        """Of each title; equal ones are encoded once."""
+    def text_features(self, titles: Sequence[tuple[int, ...]]) -> Features:
+        """Of each title, shorter ones filled up with zeros; equal ones are encoded once."""
         keys = [np.array(title, "<i4").tobytes() for title in titles]
         found = {key: self._titles.get(key) for key in dict.fromkeys(keys)}
         known = {key: features for key, features in found.items() if features is not None}
         fresh = {key: ids for key, ids in zip(keys, titles, strict=True) if key not in known}
-        if fresh:
-            # Filled up with absent titles.
-            missing = _round_up(len(fresh)) - len(fresh)
-            ids, mask = self._tokens([*fresh.values(), *[()] * missing])
-            known |= self._titles.put(list(fresh), self.bundle.model.text_features(ids, mask))
-            self.num_titles += len(fresh)
-        return _stacked([known[key] for key in keys], self.bundle.device)
+        by_length: dict[int, list[bytes]] = {}
+        for key, ids in fresh.items():
+            by_length.setdefault(self.padded_length(ids), []).append(key)
+        for equal in by_length.values():
+            known |= self._encode_titles({key: fresh[key] for key in equal})
+        longest = max(len(known[key].tokens) for key in keys)
+        return _stacked([_longer(known[key], longest) for key in keys], self.bundle.device)
+
+    def _encode_titles(self, titles: Mapping[bytes, tuple[int, ...]]) -> Mapping[bytes, Features]:
+        """Of titles of one padded length, filled up with absent ones."""
+        missing = _round_up(len(titles)) - len(titles)
+        ids, mask = self.tokens([*titles.values(), *[()] * missing])
+        self.num_titles += len(titles)
+        return self._titles.put(list(titles), self.bundle.model.text_features(ids, mask))
 
 
 class Remembered:
@@ -284,6 +317,20 @@ def _context(tower: nn.Module, *others: bytes) -> bytes:
     for content in others:
         digest.update(content)
     return digest.digest()
+
+
+def _joined(outputs: Sequence[Output]) -> Output:
+    if len(outputs) == 1:
+        return outputs[0]
+    return Output(
+        {name: torch.cat([o.logits[name] for o in outputs]) for name in outputs[0].logits},
+        torch.cat([o.modality_weights for o in outputs]),
+    )
+
+
+def _longer(features: Features, length: int) -> Features:
+    """`features` of one title with tokens of zeros up to `length` of them."""
+    return Features(features.pooled, _filled_tensor(features.tokens, length))
 
 
 def _stacked(rows: Sequence[Features], device: torch.device) -> Features:

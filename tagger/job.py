@@ -18,7 +18,7 @@ import torch
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog, Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting
-from tagger.config import BATCH_SIZE, PRECISION
+from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, PRECISION
 from tagger.errors import OutputError, UsageError
 from tagger.output import check_types
 from tagger.products import input_columns
@@ -76,7 +76,7 @@ class JobOptions:
     confined: bool = True
     top_k: int | None = None
     limit: int | None = None
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     min_precision: float | None = None
     shard: Shard = field(default_factory=Shard)
     incremental: Path | None = None
@@ -110,7 +110,7 @@ class Job:
             options.columns,
             options.top_k,
             options.confined,
-            options.batch_size,
+            self.batch_size,
             options.min_precision,
         )
         check_precision(bundle, self.how)
@@ -119,6 +119,12 @@ class Job:
         refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path))
         self.previous = None if options.incremental is None else Catalog(options.incremental)
         check_types(self.schema, options.out.suffix if self.is_file else ".parquet")
+
+    @property
+    def batch_size(self) -> int:
+        """Products that the network sees at once, if they fit into the memory of the device."""
+        usual = BATCH_SIZE if self.bundle.device.type == "cpu" else GPU_BATCH_SIZE
+        return self.options.batch_size or usual
 
     @property
     def is_file(self) -> bool:
@@ -163,7 +169,7 @@ class Job:
             "top-k": str(options.top_k),
             "minimum precision": str(options.min_precision),
             "limit": str(options.limit),
-            "batch size": str(options.batch_size),
+            "batch size": str(self.batch_size),
             "rows per part": str(options.part_rows),
             "own columns": "replaced" if options.overwrite_own_columns else "none",
             "previous output": "none" if self.previous is None else self.previous.sha256[:16],

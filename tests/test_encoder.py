@@ -19,6 +19,7 @@ from tagger.catalog import Catalog
 from tagger.columns import Labelling
 from tagger.device import has_bf16
 from tagger.encoder import ROUND, Encoder, Memory, Once
+from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
 
@@ -144,6 +145,38 @@ def test_what_a_computation_raises_everybody_gets() -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             once.get("k", fail)
+
+
+class SmallDevice:
+    """Lets the image tower see `most` pictures at a time; more is out of memory."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.sizes = most, []
+
+    def __call__(self, tower: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        self.sizes.append(len(arguments[0]))
+        if len(arguments[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_batch_is_halved_until_it_fits_and_that_is_remembered(
+    model_dir: Path, repeating: Path
+) -> None:
+    want = labelled(Encoder(bundle.load(model_dir)), repeating)
+    small, device = bundle.load(model_dir), SmallDevice(8)
+    small.model.image_tower.register_forward_pre_hook(device)
+    got = labelled(Encoder(small, max_bytes=0), repeating)
+    assert got.equals(want)
+    first = device.sizes.index(8)
+    assert max(device.sizes[:first]) > 8
+    assert max(device.sizes[first:]) == 8
+
+
+def test_device_too_small_for_one_product_is_said_so(model_dir: Path, repeating: Path) -> None:
+    small = bundle.load(model_dir)
+    small.model.image_tower.register_forward_pre_hook(SmallDevice(0))
+    with pytest.raises(UsageError, match="one product needs more memory"):
+        labelled(Encoder(small), repeating)
 
 
 def test_fast_network_answers_as_the_trained_one(model_dir: Path, repeating: Path) -> None:
