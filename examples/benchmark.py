@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import tagger
-from tagger import bundle
+from tagger import bundle, shelf
 from tagger.bundle import Bundle
 from tagger.config import BATCH_SIZE, read_config
 from tagger.device import has_bf16
@@ -143,7 +143,7 @@ def save_picture(path: Path, rng: np.random.Generator) -> None:
 def make_vit(folder: Path) -> Path:
     """A model directory of the paper's size with random weights."""
     path = folder / "vit"
-    config = read_config(bundle.shelf() / "cma-clip-vit-b-32" / bundle.CONFIG)
+    config = read_config(shelf.shelf() / "cma-clip-vit-b-32" / shelf.CONFIG)
     tasks = (
         Task("color", tuple(f"color {n}" for n in range(40))),
         Task("pattern", tuple(f"pattern {n}" for n in range(20))),

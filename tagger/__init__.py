@@ -22,14 +22,16 @@ __all__ = ["TaggerError", "__version__", "load"]
 def load(
     model: str | Path = DEFAULT_MODEL, device: str | None = None, fp32: bool = False
 ) -> Tagger:
-    """A trained model by path or by name from the shelf, ready to predict.
+    """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
 
-    It computes in bf16 where the hardware does, unless `fp32` is asked for.
+    It computes in bf16 where the hardware does, unless `fp32` is asked for; an export computes in
+    the type that it was made with.
 
     Raises:
         ModelError: no such model, or a damaged one.
-        UsageError: a device that is not there.
+        UsageError: a device that is not there, or a package that is not installed.
     """
+    from tagger.loading import load_model
     from tagger.predict import Tagger
 
-    return Tagger.load(model, device, fp32)
+    return Tagger(load_model(model, device, fp32))

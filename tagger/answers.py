@@ -11,14 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.bundle import Bundle
 from tagger.images import NUM_THREADS, ImageStatus
-from tagger.model import IMAGE, TEXT, Output
+from tagger.modalities import IMAGE, TEXT
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
-from tagger.views import predict_views
-
-Logits = NDArray[np.float32]
+from tagger.runtime import BatchAnswers, Logits, Model
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,18 @@ class Answers:
 
 @dataclass(frozen=True)
 class Collector:
-    """Outputs of a model, batch by batch, of which the answers to `tasks` are kept."""
+    """What a model says, batch by batch, of which the answers to `tasks` are kept."""
 
-    bundle: Bundle
+    bundle: Model
     tasks: Sequence[str]
     _logits: dict[str, list[Logits]] = field(default_factory=dict)
     _weights: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def add(self, output: Output) -> None:
-        """The output of the next batch."""
+    def add(self, answers: BatchAnswers) -> None:
+        """Those to the next batch."""
         for name in self.tasks:
-            self._logits.setdefault(name, []).append(output.logits[name].cpu().numpy())
-        self._weights.append(output.modality_weights.cpu().numpy())
+            self._logits.setdefault(name, []).append(answers.logits[name])
+        self._weights.append(answers.modality_weights)
 
     def answers(self, pixels: PixelCache) -> Answers:
         """All that were added, at least one batch, to pictures from `pixels`."""
@@ -74,7 +71,7 @@ class Collector:
 
 
 def collect_answers(
-    bundle: Bundle,
+    bundle: Model,
     products: Products,
     root: Path,
     tasks: Sequence[str],
@@ -84,17 +81,7 @@ def collect_answers(
     collector = Collector(bundle, tasks)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         pixels = PixelCache(products.images, root, bundle.config.preprocess, pool, max_bytes=0)
-        for rows, outputs in predict_views(
-            bundle.model, bundle.tokenizer, products, pixels, bundle.device, ["both"]
-        ):
-            collector.add(outputs["both"])
+        for rows, answers in bundle.answer_views(products, pixels, ["both"]):
+            collector.add(answers["both"])
             progress(rows[-1] + 1, len(products))
     return collector.answers(pixels)
-
-
-def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
-    """(n, labels) probabilities at `temperature`."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
-    return probabilities

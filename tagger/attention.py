@@ -14,7 +14,8 @@ from torch import Tensor
 from tagger.bundle import Bundle
 from tagger.images import Pixels
 from tagger.model import CMAClip
-from tagger.preprocess import collate, title_status
+from tagger.preprocess import collate
+from tagger.titles import title_status
 from tagger.tokenizer import Tokenizer
 from tagger.towers import Attention
 

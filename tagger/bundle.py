@@ -1,11 +1,14 @@
-"""Load and save a model directory; find one on the shelf; check versions, tensors, hashes."""
+"""Load and save a model directory; check versions, tensors, hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,87 +19,73 @@ from torch import Tensor
 
 from tagger import calibration
 from tagger import tokenizer as tokens
-from tagger.calibration import Calibration, Threshold
+from tagger.calibration import Calibration
 from tagger.config import Config, TokenTower, read_config, write_config
-from tagger.errors import ModelError, OutputError, closest, listing
+from tagger.encoder import Encoder, as_arrays
+from tagger.errors import ModelError, OutputError, listing
+from tagger.exported import MANIFEST
+from tagger.feature_cache import opened
 from tagger.hashes import file_digest
+from tagger.modalities import View
 from tagger.model import CMAClip
-from tagger.tasks import Task
+from tagger.pixel_cache import PixelCache
+from tagger.products import Products
+from tagger.runtime import NO_WORDS, BatchAnswers, Model
+from tagger.shelf import CARD, CONFIG, refuse_links, resolve
+from tagger.shelf import WEIGHTS as WEIGHTS
 from tagger.tokenizer import ClipPieces, LearnedPieces, Tokenizer
 from tagger.towers import open_clip_config
+from tagger.views import predict_views
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, tokens.FILE_NAME, WEIGHTS, calibration.FILE_NAME)
 """The files that decide what a model answers; the calibration may be absent."""
 
 
-@dataclass(frozen=True)
-class Bundle:
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Model):
     """A loaded model directory: the network in eval mode with all it needs to read products."""
 
-    path: Path
-    config: Config
+    is_export = False
     model: CMAClip
-    tokenizer: Tokenizer
-    sha256: str
-    calibration: Calibration | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
         return self.model.modality_embedding.device
 
-    def task(self, name: str) -> Task:
-        """Raises:
-        ModelError: the model does not know task `name`.
-        """
-        known = {task.name: task for task in self.config.tasks}
-        if name not in known:
-            raise ModelError(
-                f"{self.path.name} does not know task {name!r}; it knows: {listing(list(known))}."
-                f"{closest(name, list(known))}",
-                "choose among these, or train a model on labels of that task",
-            )
-        return known[name]
+    @property
+    def device_type(self) -> str:
+        return self.device.type
 
-    def temperature(self, task: str) -> float:
-        """What divides the logits of `task` before the softmax: 1 for a task not calibrated."""
-        return 1.0 if self.calibration is None else self.calibration.temperature(task)
+    @property
+    def computed_in(self) -> str:
+        return str(self.model.image_dtype).removeprefix("torch.")
 
-    def threshold(self, task: str, precision: float) -> Threshold | None:
-        """What the calibration has for `precision`, if there is one and it has."""
-        return None if self.calibration is None else self.calibration.find(task, precision)
+    @property
+    def versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("torch", "open_clip_torch")}
 
     @property
     def fixed_length(self) -> int | None:
         """Title length in tokens that the text tower insists on, if it does."""
         return self.model.text_tower.fixed_length
 
+    @contextmanager
+    def answerer(self, cache: Path | None = None) -> Iterator[Encoder]:
+        with opened(cache) as features:
+            yield Encoder(self, features)
 
-def shelf() -> Path:
-    """The folder of models that come with tagger."""
-    installed = Path(__file__).parent / "models"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "models"
-
-
-def resolve(name: str | Path) -> Path:
-    """A model directory by path, or by name from the shelf.
-
-    Raises:
-        ModelError: neither; the message names what is on the shelf.
-    """
-    path = Path(name)
-    if (path / CONFIG).is_file():
-        return path
-    on_shelf = shelf() / path
-    if len(path.parts) == 1 and (on_shelf / CONFIG).is_file():
-        return on_shelf
-    names = sorted(p.parent.name for p in shelf().glob(f"*/{CONFIG}"))
-    what = f"{path} has no {CONFIG}" if path.is_dir() else f"no such model directory: {path}"
-    raise ModelError(
-        f"{what}; on the shelf: {listing(names)}.{closest(str(name), names)}",
-        "--model takes a path, or one of the names on the shelf",
-    )
+    def answer_views(
+        self,
+        products: Products,
+        pixels: PixelCache,
+        views: Sequence[View],
+        words: Mapping[str, frozenset[str]] = NO_WORDS,
+    ) -> Iterator[tuple[list[int], dict[View, BatchAnswers]]]:
+        for rows, outputs in predict_views(
+            self.model, self.tokenizer, products, pixels, self.device, views, words
+        ):
+            yield rows, {view: as_arrays(output) for view, output in outputs.items()}
 
 
 def load(name: str | Path, device: torch.device | None = None) -> Bundle:
@@ -106,7 +95,12 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         ModelError: not a model directory, only a definition, or files that do not fit together.
     """
     path = resolve(name)
-    _refuse_links(path)
+    if (path / MANIFEST).is_file():
+        raise ModelError(
+            f"{path} is an export, and the network itself is asked for",
+            f"name the model that it was made from; {MANIFEST} tells which",
+        )
+    refuse_links(path, FILES)
     config = read_config(path / CONFIG)
     if not (path / WEIGHTS).is_file():
         raise ModelError(
@@ -119,7 +113,14 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         model = CMAClip(config)
     model.load_state_dict(_read_weights(path / WEIGHTS))
     model = model.to(device or torch.device("cpu")).eval()
-    return Bundle(path, config, model, tokenizer, digest(path), _read_calibration(path, config))
+    return Bundle(
+        path=path,
+        config=config,
+        model=model,
+        tokenizer=tokenizer,
+        sha256=digest(path),
+        calibration=_read_calibration(path, config),
+    )
 
 
 def _read_calibration(path: Path, config: Config) -> Calibration | None:
@@ -212,18 +213,6 @@ def _learned_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> Learne
             "the two files are of different models; train again",
         )
     return pieces
-
-
-def _refuse_links(path: Path) -> None:
-    """A model is what is in its directory: nothing that a link brings in from elsewhere."""
-    folder = os.path.realpath(path)
-    for name in FILES:
-        target = os.path.realpath(path / name)
-        if os.path.commonpath([folder, target]) != folder:
-            raise ModelError(
-                f"{path / name} is a link out of the model directory, to {target}",
-                f"copy the model with its files: cp -rL {path} COPY",
-            )
 
 
 def _check_shapes(config: Config, path: Path) -> None:

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, Logits, collect_answers, softmax
-from tagger.bundle import WEIGHTS, Bundle
+from tagger.answers import Answers, collect_answers
+from tagger.bundle import Bundle
 from tagger.calibration import (
     PRECISIONS,
     Calibration,
@@ -29,7 +29,9 @@ from tagger.errors import CatalogError
 from tagger.hashes import file_digest
 from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
+from tagger.runtime import Logits, softmax
 from tagger.scrub import giveaways
+from tagger.shelf import WEIGHTS
 from tagger.split import validation_rows
 from tagger.tasks import UNLABELED, Task
 from tagger.trained_on import was_trained_on

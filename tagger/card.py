@@ -9,10 +9,11 @@ import torch
 from tagger.checkpoint import Epoch
 from tagger.config import Config
 from tagger.errors import listing
+from tagger.modalities import VIEW_NAMES
 from tagger.model import CMAClip
 from tagger.training_data import Data
 from tagger.version import __version__
-from tagger.views import VIEW_NAMES, VIEWS_IN_TRAINING
+from tagger.views import VIEWS_IN_TRAINING
 
 
 def write_card(

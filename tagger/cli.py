@@ -28,6 +28,7 @@ from tagger.version import __version__
 if TYPE_CHECKING:
     from tagger.bundle import Bundle
     from tagger.products import ProductSource
+    from tagger.runtime import Model as LoadedModel
 
 app = typer.Typer(
     help="Label product catalogs from pictures and titles.",
@@ -50,7 +51,7 @@ ImageRoot = Annotated[
 ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
 IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
-Model = Annotated[str, typer.Option(help="Trained model: path or shelf name.")]
+Model = Annotated[str, typer.Option(help="Trained model, or ONNX export: path or shelf name.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU if any")
 ]
@@ -402,7 +403,8 @@ def evaluate(
                 f"copy it, and calibrate the copy: cp -r {shlex.quote(str(bundle.path))} mine; "
                 "then --model mine",
             )
-        _calibrate(bundle, source, names, precision, delta or DELTA, per_label)
+        network = _network_of(bundle, "--calibrate")
+        _calibrate(network, source, names, precision, delta or DELTA, per_label)
     else:
         _evaluate(bundle, source, names, precision, json, label_issues, report)
 
@@ -412,8 +414,25 @@ def _refuse(both: bool, mode: str, option: str) -> None:
         raise UsageError(f"{mode} and {option} are two different runs", "run one after the other")
 
 
+def _network_of(bundle: LoadedModel, option: str) -> Bundle:
+    """`bundle` itself, if it is a model directory.
+
+    Raises:
+        UsageError: it is an export.
+    """
+    if bundle.is_export:
+        raise UsageError(
+            f"{option} needs the network itself, and {bundle.path} is an export",
+            "run it with the model that the export was made from, then export that again",
+        )
+    from tagger.bundle import Bundle
+
+    assert isinstance(bundle, Bundle)
+    return bundle
+
+
 def _evaluate(
-    bundle: Bundle,
+    bundle: LoadedModel,
     source: ProductSource,
     tasks: Sequence[str],
     precision: float,
@@ -425,6 +444,7 @@ def _evaluate(
     from tagger.evaluate import evaluate_catalog, write_evaluation
     from tagger.label_issues import find_label_issues, write_label_issues
 
+    network = None if report is None else _network_of(bundle, "--report")
     _check_outputs(source.path, [path for path in (json, issues, report) if path is not None])
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
@@ -438,10 +458,10 @@ def _evaluate(
     if issues is not None:
         write_label_issues(found, bundle, done.products, issues)
     show_label_issues(found, issues)
-    if report is not None:
+    if report is not None and network is not None:
         from tagger.page import write_page
 
-        write_page(report, bundle, source, done, found)
+        write_page(report, network, source, done, found)
         say(f"{report} shows it: open it in a browser")
 
 
@@ -479,7 +499,7 @@ def _calibrate(
     show_calibration(calibrated, tasks, precision, bundle.path)
 
 
-def _drift(bundle: Bundle, source: ProductSource, tasks: Sequence[str]) -> None:
+def _drift(bundle: LoadedModel, source: ProductSource, tasks: Sequence[str]) -> None:
     from tagger.console import Bar, show_drift
     from tagger.drift import check_drift, find_drift
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
+from numpy.typing import NDArray
 
-from tagger.bundle import Bundle
 from tagger.catalog import Columns
 from tagger.config import BATCH_SIZE
 from tagger.errors import CatalogError, UsageError
-from tagger.model import IMAGE, TEXT
+from tagger.modalities import IMAGE, TEXT
 from tagger.previous import HASH_COLUMN
+from tagger.runtime import Logits, Model, softmax
 from tagger.tasks import Task
 
 _TOP_K = pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))
@@ -51,11 +51,11 @@ class Labelling:
 
 def task_columns(
     task: Task,
-    logits: Tensor,
-    weights: Tensor,
-    answerable: np.ndarray,
+    logits: Logits,
+    weights: NDArray[np.float32],
+    answerable: NDArray[np.bool_],
     how: Labelling,
-    bundle: Bundle,
+    bundle: Model,
 ) -> list[pa.Array]:
     """label, confidence, image weight, text weight, status and, if asked for, the top k.
 
@@ -64,8 +64,9 @@ def task_columns(
     """
     top_k = how.num_ranked
     k = min(top_k or 1, len(task.labels))
-    ranking = (logits / bundle.temperature(task.name)).softmax(-1).topk(k, dim=-1)
-    confidences, label_ids = (t.cpu().numpy() for t in ranking)
+    label_ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    probabilities = softmax(logits, bundle.temperature(task.name))
+    confidences = np.take_along_axis(probabilities, label_ids, axis=1).astype(np.float32)
     absent = ~answerable
     labels = [task.labels[i] for i in label_ids[:, 0]]
     unsure = np.zeros(len(labels), dtype=bool)
@@ -73,14 +74,14 @@ def task_columns(
         threshold = bundle.calibration.threshold(task.name, how.precision)
         unsure = confidences[:, 0] < np.array([threshold.of(label) for label in labels])
 
-    def floats(values: np.ndarray) -> pa.Array:
-        return pa.array(values.astype(np.float32), pa.float32(), mask=absent)
+    def floats(values: NDArray[np.float32]) -> pa.Array:
+        return pa.array(values, pa.float32(), mask=absent)
 
     columns = [
         pa.array(labels, pa.string(), mask=absent | unsure),
         floats(confidences[:, 0]),
-        floats(weights[:, IMAGE].cpu().numpy()),
-        floats(weights[:, TEXT].cpu().numpy()),
+        floats(weights[:, IMAGE]),
+        floats(weights[:, TEXT]),
         pa.array(np.where(absent, "error", np.where(unsure, "abstain", "ok")), pa.string()),
     ]
     if top_k is not None:
@@ -113,7 +114,7 @@ def output_schema(tasks: Sequence[Task], top_k: int | None) -> pa.Schema:
     return pa.schema([*fields, (HASH_COLUMN, pa.string())])
 
 
-def check_precision(bundle: Bundle, how: Labelling) -> None:
+def check_precision(bundle: Model, how: Labelling) -> None:
     """Raises:
     UsageError: a precision is asked for that the model has no threshold for.
     """

@@ -216,7 +216,7 @@ def show_evaluation(
     evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus]
 ) -> None:
     """One table per measure, a row per task, a column per view; then what is worth a warning."""
-    from tagger.views import VIEW_NAMES
+    from tagger.modalities import VIEW_NAMES
 
     target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagger.checkpoint import Epoch, mean
-from tagger.views import VIEW_NAMES, VIEWS_IN_TRAINING
+from tagger.modalities import VIEW_NAMES
+from tagger.views import VIEWS_IN_TRAINING
 
 
 def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -> None:

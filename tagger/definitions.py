@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from tagger import bundle
 from tagger.config import Architecture, Config, Preprocess, read_config
 from tagger.errors import ModelError, closest
+from tagger.shelf import CONFIG, resolve
 
 OPEN_CLIP_RECIPE = "cma-clip-vit-b-32"
 """The definition whose fusion and recipe an architecture named on the command line gets."""
@@ -21,7 +21,7 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
         ModelError: neither a model directory, nor on the shelf, nor known to open_clip.
     """
     try:
-        source = bundle.resolve(model)
+        source = resolve(model)
     except ModelError as error:
         import open_clip
 
@@ -32,13 +32,13 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
                 f"{error.hint}, or an open_clip architecture such as ViT-B-16."
                 f"{closest(model, names)}",
             ) from None
-        recipe = read_config(bundle.resolve(OPEN_CLIP_RECIPE) / bundle.CONFIG)
+        recipe = read_config(resolve(OPEN_CLIP_RECIPE) / CONFIG)
         return None, msgspec.structs.replace(
             recipe,
             architecture=Architecture(open_clip=model),
             preprocess=open_clip_preprocess(model, pretrained),
         )
-    return source, read_config(source / bundle.CONFIG)
+    return source, read_config(source / CONFIG)
 
 
 def open_clip_preprocess(name: str, pretrained: str | None) -> Preprocess:

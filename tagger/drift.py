@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, collect_answers, softmax
-from tagger.bundle import Bundle
+from tagger.answers import Answers, collect_answers
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
 from tagger.images import ImageStatus
 from tagger.output import write_json
-from tagger.preprocess import title_status
 from tagger.products import Products, ProductSource
+from tagger.runtime import Model, softmax
+from tagger.titles import title_status
 from tagger.tokenizer import Tokenizer
 
 FILE_NAME = "profile.json"
@@ -42,7 +42,7 @@ class TaskProfile(Frozen, frozen=True):
 
 
 class Profile(Frozen, frozen=True):
-    """profile.json: what a catalog looks like to a model. Shares are 0..1; `split_words` is
+    """profile.json: what a catalog looks like to a bundle. Shares are 0..1; `split_words` is
     that of the `num_words` words of the titles which the tokenizer must cut up, because it has not
     learned them."""
 
@@ -72,7 +72,7 @@ class Drift:
     image_statuses: Counter[ImageStatus]
 
 
-def profile_of(bundle: Bundle, products: Products, answers: Answers) -> Profile:
+def profile_of(bundle: Model, products: Products, answers: Answers) -> Profile:
     """The profile of `products`, which need no labels, and of the `answers` to them."""
     there = answers.answered
     profiles = {}
@@ -123,12 +123,12 @@ def compare(before: Profile, now: Profile) -> list[Finding]:
 
 
 def find_drift(
-    bundle: Bundle,
+    bundle: Model,
     source: ProductSource,
     tasks: Sequence[str],
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Drift:
-    """Compare the catalog at `source` with the profile of the model.
+    """Compare the catalog at `source` with the profile of the bundle.
 
     Raises:
         ModelError: the model has no profile, or does not know a task.

@@ -7,9 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,44 +16,24 @@ import PIL
 import torch
 from torch import Tensor, nn
 
-from tagger.bundle import Bundle
 from tagger.errors import UsageError
 from tagger.feature_cache import FeatureCache
 from tagger.images import ImageStatus, Pixels, decode
 from tagger.model import Features, Output
-from tagger.preprocess import collate_images, collate_tokens, title_status
+from tagger.preprocess import collate_images, collate_tokens
+from tagger.runtime import BatchAnswers, Inputs, Work, round_up
+from tagger.titles import tokens_of
 from tagger.version import __version__
+
+if TYPE_CHECKING:
+    from tagger.bundle import Bundle
 
 MAX_BYTES = 256 << 20
 """Features of pictures that are remembered, and as much of titles."""
 RECENT = 256
 """Decoded pictures that are remembered, for repeats that the network has not seen yet."""
-ROUND = 8
-"""Batches are filled up to multiples of so many products and tokens. Matrix products then take the
-same path for every row, and no bit of an answer hangs on what else is in the batch (seen on CPUs
-with AVX-512; a GPU may choose otherwise)."""
-
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the network sees of one product: picture and title, each with its key in the memory.
-
-    Of a picture that is remembered there are `features` instead of pixels; `ids` are token ids,
-    empty without a usable title.
-    """
-
-    image_key: bytes | None = None
-    pixels: Pixels | None = None
-    features: Features | None = None
-    ids: Sequence[int] = ()
-
-    @property
-    def has_image(self) -> bool:
-        """Whether there is a usable picture."""
-        return self.pixels is not None or self.features is not None
 
 
 class Encoder:
@@ -75,6 +54,16 @@ class Encoder:
         self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
 
+    @property
+    def work(self) -> Work:
+        """What has passed the towers so far, and what the cache did."""
+        cache = self.cache
+        if cache is None:
+            return Work(self.num_images, self.num_titles)
+        return Work(
+            self.num_images, self.num_titles, cache.num_found, cache.num_damaged, cache.trouble
+        )
+
     def look(self, key: bytes, data: bytes) -> tuple[Pixels | None, Features | None, ImageStatus]:
         """Pixels or remembered features of the picture file `data`, and its status."""
         features = self._images.get(key)
@@ -86,16 +75,14 @@ class Encoder:
 
     def read(self, title: str | None) -> Sequence[int]:
         """Token ids of a title; none of one that cannot be used."""
-        if title is None or title_status(title) != "ok":
-            return ()
-        return self.bundle.tokenizer.encode([title])[0]
+        return tokens_of([title], self.bundle.tokenizer)[0]
 
     def padded_length(self, ids: Sequence[int]) -> int:
         """Tokens that a title is filled up to; only titles of one length share a batch."""
         longest = self.bundle.tokenizer.context_length
-        return self.bundle.fixed_length or min(_round_up(max(1, len(ids))), longest)
+        return self.bundle.fixed_length or min(round_up(max(1, len(ids))), longest)
 
-    def answer(self, products: Sequence[Inputs]) -> Output:
+    def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
         """The answers to products of one `padded_length`.
 
         Where they do not fit into the memory of the device together, half of them is tried, and so
@@ -108,7 +95,7 @@ class Encoder:
             size = min(self._most or len(products), len(products))
             pieces = [products[start : start + size] for start in range(0, len(products), size)]
             try:
-                return _joined([self._answer(piece) for piece in pieces])
+                return as_arrays(_joined([self._answer(piece) for piece in pieces]))
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise UsageError(
@@ -122,7 +109,7 @@ class Encoder:
     @torch.inference_mode()
     def _answer(self, products: Sequence[Inputs]) -> Output:
         model, size = self.bundle.model, len(products)
-        rows = _round_up(size)
+        rows = round_up(size)
         present = torch.zeros(rows, dtype=torch.bool)
         present[:size] = torch.tensor([product.has_image for product in products])
         titles = [tuple(product.ids) for product in products]
@@ -165,7 +152,7 @@ class Encoder:
 
     def _encode_images(self, pictures: Sequence[Pixels]) -> Features:
         """One row a picture, and rows that fill the batch up."""
-        missing = _round_up(max(1, len(pictures))) - len(pictures)
+        missing = round_up(max(1, len(pictures))) - len(pictures)
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
         return self.bundle.model.image_features(pixels.to(self.bundle.device))
 
@@ -191,7 +178,7 @@ class Encoder:
 
     def _encode_titles(self, titles: Mapping[bytes, tuple[int, ...]]) -> Mapping[bytes, Features]:
         """Of titles of one padded length, filled up with absent ones."""
-        missing = _round_up(len(titles)) - len(titles)
+        missing = round_up(len(titles)) - len(titles)
         ids, mask = self.tokens([*titles.values(), *[()] * missing])
         self.num_titles += len(titles)
         return self._titles.put(list(titles), self.bundle.model.text_features(ids, mask))
@@ -290,10 +277,6 @@ class Once(Generic[Key, Value]):
         return future.result()
 
 
-def _round_up(count: int) -> int:
-    return -(-count // ROUND) * ROUND
-
-
 def image_context(bundle: Bundle) -> bytes:
     """Digest of all that decides what the image tower says of a picture file, but for the file."""
     preprocess = msgspec.json.encode(bundle.config.preprocess)
@@ -317,6 +300,14 @@ def _context(tower: nn.Module, *others: bytes) -> bytes:
     for content in others:
         digest.update(content)
     return digest.digest()
+
+
+def as_arrays(output: Output) -> BatchAnswers:
+    """`output` as it leaves torch, in float32."""
+    return BatchAnswers(
+        {name: logits.float().cpu().numpy() for name, logits in output.logits.items()},
+        output.modality_weights.float().cpu().numpy(),
+    )
 
 
 def _joined(outputs: Sequence[Output]) -> Output:

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.answers import Answers, Collector
-from tagger.bundle import Bundle
 from tagger.config import PRECISION, Frozen
 from tagger.images import NUM_THREADS
 from tagger.metrics import Labels, squared_error
-from tagger.model import Output
+from tagger.modalities import IMAGE, VIEWS, View
 from tagger.output import write_json
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
+from tagger.runtime import BatchAnswers, Model, softmax
 from tagger.scores import Judged, Predictions, Score, judge, score
 from tagger.scrub import giveaways
+from tagger.tasks import NO_ANSWER
 from tagger.trained_on import was_trained_on
 from tagger.version import __version__
-from tagger.views import NO_ANSWER, VIEWS, View, predict_views
 
 
 class Evaluation(Frozen, frozen=True):
@@ -51,7 +51,7 @@ class Evaluated:
 
 
 def evaluate_catalog(
-    bundle: Bundle,
+    bundle: Model,
     source: ProductSource,
     tasks: Sequence[str],
     precision: float = PRECISION,
@@ -76,13 +76,11 @@ def evaluate_catalog(
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         preprocess = bundle.config.preprocess
         pixels = PixelCache(products.images, source.root, preprocess, pool, max_bytes=0)
-        for rows, outputs in predict_views(
-            bundle.model, bundle.tokenizer, products, pixels, bundle.device, VIEWS, words
-        ):
-            collector.add(outputs["both"])
-            for view, output in outputs.items():
+        for rows, by_view in bundle.answer_views(products, pixels, VIEWS, words):
+            collector.add(by_view["both"])
+            for view, answers in by_view.items():
                 for name in truth:
-                    _collect(predictions[view][name], output, bundle, name, truth[name][rows])
+                    _collect(predictions[view][name], answers, bundle, name, truth[name][rows])
             progress(rows[-1] + 1, len(products))
     judged: dict[View, dict[str, Judged]] = {
         view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
@@ -106,7 +104,7 @@ def evaluate_catalog(
     return Evaluated(figures, products, trained_on, judged, collector.answers(pixels))
 
 
-def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:
+def write_evaluation(evaluation: Evaluation, bundle: Model, path: Path) -> None:
     """The figures as JSON, with what they were measured with.
 
     Raises:
@@ -121,16 +119,15 @@ def write_evaluation(evaluation: Evaluation, bundle: Bundle, path: Path) -> None
 
 
 def _collect(
-    predictions: Predictions, output: Output, bundle: Bundle, name: str, truth: Labels
+    predictions: Predictions, answers: BatchAnswers, bundle: Model, name: str, truth: Labels
 ) -> None:
-    """Add what `output` says of task `name`, whose true labels are `truth` (n,)."""
+    """Add what `answers` say of task `name`, whose true labels are `truth` (n,)."""
     index = [task.name for task in bundle.config.tasks].index(name)
-    probabilities = (output.logits[name].double() / bundle.temperature(name)).softmax(-1)
-    confidence, label_ids = probabilities.max(-1)
-    weights = output.modality_weights[:, index]
-    answered = weights.sum(-1) > 0
-    held = (probabilities * answered[:, None]).cpu().numpy()
-    predictions.label_ids.append(label_ids.masked_fill(~answered, NO_ANSWER).cpu().numpy())
-    predictions.confidences.append(confidence.masked_fill(~answered, 0).cpu().numpy())
+    probabilities = softmax(answers.logits[name], bundle.temperature(name))
+    weights = answers.modality_weights[:, index].astype(np.float64)
+    answered = weights.sum(1) > 0
+    held = probabilities * answered[:, None]
+    predictions.label_ids.append(np.where(answered, probabilities.argmax(1), NO_ANSWER))
+    predictions.confidences.append(held.max(1))
     predictions.squared_errors.append(squared_error(held, truth))
-    predictions.image_weights.append(weights[:, 0].double().cpu().numpy())
+    predictions.image_weights.append(weights[:, IMAGE])

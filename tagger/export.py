@@ -54,6 +54,7 @@ from tagger.output import check_writable, new_directory, write_json
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate
 from tagger.products import ProductSource
+from tagger.shelf import CARD, CONFIG, WEIGHTS
 from tagger.version import __version__
 
 TIMED_PRODUCTS = 16
@@ -186,9 +187,9 @@ class _Checked:
 def _export_towers(bundle: Bundle, folder: Path, golden: _Golden, show: Show) -> None:
     write_checkpoint(bundle, folder)
     agreements = compare_embeddings(bundle, folder, golden.inputs)
-    sides = Side(_size(bundle.path / bundles.WEIGHTS)), Side(_size(folder / TOWERS))
+    sides = Side(_size(bundle.path / WEIGHTS)), Side(_size(folder / TOWERS))
     _judge(Comparison(agreements, *sides), "fp32", show)
-    (folder / bundles.CARD).write_text(write_towers_card(bundle), encoding="utf-8")
+    (folder / CARD).write_text(write_towers_card(bundle), encoding="utf-8")
 
 
 def _export_graph(
@@ -245,7 +246,7 @@ def _sides(
     rows = np.arange(TIMED_PRODUCTS) % len(golden["pixels"])
     batch = {name: array[rows] for name, array in golden.items()}
     source, export = (products_per_second(answer, batch) for answer in answers)
-    weights = bundle.path / bundles.WEIGHTS
+    weights = bundle.path / WEIGHTS
     return Side(_size(weights), source), Side(_size(graph), export)
 
 
@@ -263,7 +264,7 @@ def _describe(
     agreements: Sequence[Agreement],
 ) -> None:
     """All files beside the graph; the manifest with the hashes of the others comes last."""
-    for name in (bundles.CONFIG, calibration.FILE_NAME):
+    for name in (CONFIG, calibration.FILE_NAME):
         if (bundle.path / name).is_file():
             shutil.copyfile(bundle.path / name, folder / name)
     tokens = bundle.tokenizer.to_fast().to_str(pretty=True)
@@ -292,7 +293,7 @@ def _describe(
         agreement=tuple(agreements),
         files={},
     )
-    (folder / bundles.CARD).write_text(write_export_card(bundle, manifest), encoding="utf-8")
+    (folder / CARD).write_text(write_export_card(bundle, manifest), encoding="utf-8")
     names = sorted(path.name for path in folder.iterdir())
     write_json(folder / MANIFEST, msgspec.structs.replace(manifest, files=_hashes(folder, names)))
 

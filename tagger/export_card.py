@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tagger.bundle import CARD, CONFIG, Bundle
+from tagger.bundle import Bundle
 from tagger.calibration import FILE_NAME as CALIBRATION
 from tagger.config import Preprocess
 from tagger.exported import GOLDEN, MANIFEST, Manifest, TensorSpec, TitleSpec
+from tagger.shelf import CARD, CONFIG
 from tagger.tokenizer import FILE_NAME as TOKENIZER
 
 _STORED = {

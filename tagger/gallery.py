@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagger.answers import softmax
 from tagger.attention import Explanation, Map, explain
 from tagger.bundle import Bundle
 from tagger.calibration import Threshold
@@ -24,6 +23,7 @@ from tagger.config import Preprocess
 from tagger.evaluate import Evaluated
 from tagger.images import NUM_THREADS, ImageSource, Pixels, load_pixels
 from tagger.label_issues import Suspicion
+from tagger.runtime import softmax
 
 Kind = Literal["surest error", "most doubtful", "label issue"]
 KINDS: tuple[Kind, ...] = ("surest error", "most doubtful", "label issue")

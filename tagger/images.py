@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -71,6 +72,17 @@ _TURNED = (5, 6, 7, 8)
 """Of these, those that swap width and height."""
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def stacked(
+    images: Sequence[Pixels | None], preprocess: Preprocess
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """pixels (n, height, width, 3), zeros where there is no picture, and present (n,)."""
+    pixels = np.zeros((len(images), preprocess.height, preprocess.width, 3), dtype=np.uint8)
+    for row, image in enumerate(images):
+        if image is not None:
+            pixels[row] = image
+    return pixels, np.array([image is not None for image in images], dtype=np.bool_)
 
 
 def load_pixels(

@@ -13,9 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from tagger.bundle import Bundle
 from tagger.catalog import Catalog, Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, PRECISION
@@ -23,6 +21,7 @@ from tagger.errors import OutputError, UsageError
 from tagger.output import check_types
 from tagger.products import input_columns
 from tagger.run_directory import Fingerprint, Shard
+from tagger.runtime import Model
 from tagger.version import __version__
 
 PART_ROWS = 4096
@@ -91,7 +90,7 @@ class JobOptions:
 class Job:
     """A run that has been checked: catalog, columns, model, output; nothing is written yet."""
 
-    def __init__(self, bundle: Bundle, options: JobOptions, catalog: Catalog | None = None) -> None:
+    def __init__(self, bundle: Model, options: JobOptions, catalog: Catalog | None = None) -> None:
         """Raises:
         ModelError: a task that the model does not know.
         CatalogError: see `Catalog`, `input_columns` and `refuse_overwriting`.
@@ -114,6 +113,11 @@ class Job:
             options.min_precision,
         )
         check_precision(bundle, self.how)
+        if bundle.is_export and options.cache is not None:
+            raise UsageError(
+                f"--cache keeps what towers say, and {bundle.path.name} is an export: one graph",
+                "leave --cache out, or label with the model that the export was made from",
+            )
         own = added_columns(self.catalog.schema) if options.overwrite_own_columns else []
         self.kept = [name for name in self.catalog.schema.names if name not in own]
         refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path))
@@ -123,7 +127,7 @@ class Job:
     @property
     def batch_size(self) -> int:
         """Products that the network sees at once, if they fit into the memory of the device."""
-        usual = BATCH_SIZE if self.bundle.device.type == "cpu" else GPU_BATCH_SIZE
+        usual = BATCH_SIZE if self.bundle.device_type == "cpu" else GPU_BATCH_SIZE
         return self.options.batch_size or usual
 
     @property
@@ -173,10 +177,10 @@ class Job:
             "rows per part": str(options.part_rows),
             "own columns": "replaced" if options.overwrite_own_columns else "none",
             "previous output": "none" if self.previous is None else self.previous.sha256[:16],
-            "device": self.bundle.device.type,
-            "computed in": str(self.bundle.model.image_dtype).removeprefix("torch."),
+            "device": self.bundle.device_type,
+            "computed in": self.bundle.computed_in,
             "tagger": __version__,
-            "torch": str(torch.__version__),
+            **self.bundle.versions,
         }
 
     @cached_property
@@ -244,7 +248,7 @@ def fingerprint_of(schema: pa.Schema) -> dict[str, str]:
     return {str(k): str(v) for k, v in dict(_metadata(schema, FINGERPRINT, {})).items()}
 
 
-def parse_precision(text: str | None, bundle: Bundle) -> float | None:
+def parse_precision(text: str | None, bundle: Model) -> float | None:
     """'0.95' -> 0.95; 'default' -> what the model was calibrated for.
 
     Raises:

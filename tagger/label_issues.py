@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, softmax
-from tagger.bundle import Bundle
+from tagger.answers import Answers
 from tagger.output import ParquetOutput
 from tagger.products import Products
+from tagger.runtime import Model, softmax
 
 SCHEMA = pa.schema(
     [
@@ -82,7 +82,7 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
 
 
 def find_label_issues(
-    bundle: Bundle,
+    bundle: Model,
     products: Products,
     answers: Answers,
     tasks: Sequence[str],
@@ -102,7 +102,7 @@ def find_label_issues(
 
 
 def write_label_issues(
-    found: Mapping[str, Suspicion], bundle: Bundle, products: Products, path: Path
+    found: Mapping[str, Suspicion], bundle: Model, products: Products, path: Path
 ) -> None:
     """The suspects of all tasks as Parquet, by SCHEMA, the surest first.
 
@@ -116,7 +116,7 @@ def write_label_issues(
 
 
 def _rows(
-    name: str, suspicion: Suspicion, bundle: Bundle, products: Products
+    name: str, suspicion: Suspicion, bundle: Model, products: Products
 ) -> list[dict[str, object]]:
     labels = bundle.task(name).labels
     return [

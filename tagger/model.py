@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tagger.config import Config, Fusion, Preprocess
 from tagger.errors import ModelError
+from tagger.modalities import IMAGE, TEXT
 from tagger.towers import (
     ConvImageTower,
     OpenClipImageTower,
@@ -18,9 +19,6 @@ from tagger.towers import (
     chosen,
     open_clip_towers,
 )
-
-IMAGE, TEXT = 0, 1
-"""Order of the modalities in every tensor of modality weights."""
 
 
 @dataclass(frozen=True)

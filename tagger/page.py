@@ -15,12 +15,12 @@ from tagger.calibration import TaskCalibration, Threshold
 from tagger.evaluate import Evaluated
 from tagger.gallery import KINDS, PER_KIND, WEAK_SHARE, Card, make_cards
 from tagger.label_issues import Suspicion
+from tagger.modalities import VIEW_NAMES
 from tagger.output import write_text
 from tagger.plots import precision_coverage, reliability_diagram
 from tagger.products import ProductSource
 from tagger.scores import Judged, Score
 from tagger.version import __version__
-from tagger.views import VIEW_NAMES
 
 TEMPLATES = Path(__file__).parent / "templates"
 MATRIX_LABELS = 10

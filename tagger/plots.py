@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tagger.metrics import precision_curve, reliability
+from tagger.modalities import VIEW_NAMES, View
 from tagger.scores import Judged, Published
-from tagger.views import VIEW_NAMES, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,19 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tagger import bundle as bundles
-from tagger.bundle import Bundle
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
-from tagger.device import choose_device
-from tagger.encoder import Encoder, Inputs
 from tagger.errors import CatalogError, listing
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
-from tagger.inference import speed_up
-from tagger.preprocess import TitleStatus, title_status
 from tagger.previous import Previous, input_hash, picture_hash
 from tagger.products import image_sources, titles_of
 from tagger.report import Stages
+from tagger.runtime import Answerer, Inputs, Model
+from tagger.titles import TitleStatus, title_status
 
 READ_ROWS = 64
 """Rows that are read, and whose pictures are decoded, at a time."""
@@ -50,17 +46,8 @@ class Product:
 class Tagger:
     """A trained model for use from Python."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Model) -> None:
         self.bundle = bundle
-
-    @classmethod
-    def load(cls, model: str | Path, device: str | None = None, fp32: bool = False) -> Tagger:
-        """Raises:
-        ModelError, UsageError: see `tagger.load`.
-        """
-        bundle = bundles.load(model, choose_device(device))
-        speed_up(bundle.model, fp32)
-        return cls(bundle)
 
     @property
     def tasks(self) -> list[str]:
@@ -105,14 +92,15 @@ class Tagger:
                 "convert them: dataframe[column] = dataframe[column].astype(str)",
             ) from error
         batches = table.to_batches(max_chunksize=READ_ROWS)
-        added = [new for _, new in label_batches(Encoder(self.bundle), batches, how)]
+        with self.bundle.answerer() as answerer:
+            added = [new for _, new in label_batches(answerer, batches, how)]
         new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
 
 
 def label_batches(
-    encoder: Encoder,
+    answerer: Answerer,
     batches: Iterable[pa.RecordBatch],
     how: Labelling,
     previous: Previous | None = None,
@@ -122,20 +110,20 @@ def label_batches(
 
     The model sees up to `how.batch_size` products with titles of about one length at a time,
     whatever the size of `batches`. Products that `previous` has answers for cost it nothing, and
-    pictures and titles that `encoder` remembers little.
+    pictures and titles that `answerer` remembers little.
     """
     stages = stages or Stages()
     source = (batch for batch in batches if batch.num_rows)
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
-    waiting = _Waiting(encoder, how.batch_size)
+    waiting = _Waiting(answerer, how.batch_size)
     held = 0  # bytes of `unfinished`
-    ahead = 0 if encoder.bundle.device.type == "cpu" else READ_AHEAD
+    ahead = 0 if answerer.bundle.device_type == "cpu" else READ_AHEAD
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):
                 for batch in islice(source, ahead + 1 - len(decoding)):
-                    decoding.append(_Rows.read(batch, encoder, how, previous, pool))
+                    decoding.append(_Rows.read(batch, answerer, how, previous, pool))
             at_end = not decoding
             if not at_end:
                 rows = decoding.popleft()
@@ -148,7 +136,7 @@ def label_batches(
             patient = not at_end and held < HELD_BYTES and len(unfinished) < HELD_BATCHES
             for slots in waiting.take(full=patient):
                 with stages.time("model"):
-                    new = label(encoder, [slot.product for slot in slots], how)
+                    new = label(answerer, [slot.product for slot in slots], how)
                 stages.computed_rows += len(slots)
                 _hand_out(new, slots)
             while unfinished and unfinished[0].num_unanswered == 0:
@@ -169,14 +157,14 @@ class _Slot:
 class _Waiting:
     """Products without an answer, by the length that their titles are filled up to."""
 
-    def __init__(self, encoder: Encoder, batch_size: int) -> None:
-        self._encoder, self._batch_size = encoder, batch_size
+    def __init__(self, answerer: Answerer, batch_size: int) -> None:
+        self._answerer, self._batch_size = answerer, batch_size
         self._slots: dict[int, deque[_Slot]] = {}
 
     def add(self, rows: _Rows, products: Mapping[int, Product]) -> None:
         """Products of `rows` by their row."""
         for row, product in products.items():
-            length = self._encoder.padded_length(product.inputs.ids)
+            length = self._answerer.padded_length(product.inputs.ids)
             self._slots.setdefault(length, deque()).append(_Slot(rows, row, product))
 
     def take(self, full: bool) -> Iterator[list[_Slot]]:
@@ -218,7 +206,7 @@ class _Rows:
     def read(
         cls,
         batch: pa.RecordBatch,
-        encoder: Encoder,
+        answerer: Answerer,
         how: Labelling,
         previous: Previous | None,
         pool: ThreadPoolExecutor,
@@ -229,7 +217,7 @@ class _Rows:
         return cls(
             batch,
             [
-                pool.submit(prepare, image, title, encoder, how, previous)
+                pool.submit(prepare, image, title, answerer, how, previous)
                 for image, title in zip(images, titles, strict=True)
             ],
         )
@@ -260,7 +248,7 @@ class _Rows:
 def prepare(
     image: ImageSource,
     title: str | None,
-    encoder: Encoder,
+    answerer: Answerer,
     how: Labelling,
     previous: Previous | None = None,
 ) -> Product:
@@ -275,17 +263,17 @@ def prepare(
     carried = None if previous is None else previous.find(digest)
     if carried is not None:
         return Product(Inputs(), status, words, digest, carried)
-    ids = encoder.read(title)
+    ids = answerer.read(title)
     if data is None or key is None:
         return Product(Inputs(ids=ids), status, words, digest)
-    pixels, features, status = encoder.look(key, data)
+    pixels, features, status = answerer.look(key, data)
     return Product(Inputs(key, pixels, features, ids), status, words, digest)
 
 
-def label(encoder: Encoder, products: Sequence[Product], how: Labelling) -> pa.RecordBatch:
+def label(answerer: Answerer, products: Sequence[Product], how: Labelling) -> pa.RecordBatch:
     """The new columns of products of one padded length, with the schema of `how`."""
-    bundle = encoder.bundle
-    output = encoder.answer([product.inputs for product in products])
+    bundle = answerer.bundle
+    answers = answerer.answer([product.inputs for product in products])
     answerable = np.array([p.inputs.has_image or len(p.inputs.ids) > 0 for p in products])
     arrays = [
         pa.array([product.image_status for product in products], pa.string()),
@@ -293,8 +281,8 @@ def label(encoder: Encoder, products: Sequence[Product], how: Labelling) -> pa.R
     ]
     names = [task.name for task in bundle.config.tasks]
     for task in how.tasks:
-        weights = output.modality_weights[:, names.index(task.name)]
-        logits = output.logits[task.name].float()
+        weights = answers.modality_weights[:, names.index(task.name)]
+        logits = answers.logits[task.name]
         arrays += task_columns(task, logits, weights, answerable, how, bundle)
     arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=how.schema)

@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tagger.encoder import Encoder
 from tagger.errors import CatalogError, TooManyFailuresError
-from tagger.feature_cache import FeatureCache, opened
 from tagger.job import Job, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
 from tagger.predict import READ_ROWS, label_batches
 from tagger.previous import Previous
 from tagger.report import Report, Stages, Summary, failed
 from tagger.run_directory import RunDirectory, other_run
+from tagger.runtime import Answerer
+from tagger.version import __version__
 
 Progress = Callable[[int], None]
 """Called with the number of rows that are done since the last call."""
@@ -72,8 +72,9 @@ class Result:
             bottleneck=self.stages.bottleneck,
             fingerprint=dict(job.fingerprint),
             versions={
-                name: metadata.version(name)
-                for name in ("tagger", "torch", "open_clip_torch", "pyarrow", "pillow")
+                "tagger": __version__,
+                **job.bundle.versions,
+                **{name: metadata.version(name) for name in ("pyarrow", "pillow")},
             },
         )
 
@@ -102,10 +103,10 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
         result.finished = result.was_done = True
     else:
         with (
-            opened(options.cache) as cache,
+            job.bundle.answerer(options.cache) as answerer,
             closing(directory.open(job.fingerprint, options.overwrite)),
         ):
-            _Run(job, directory, result, progress, cache).go()
+            _Run(job, directory, result, progress, answerer).go()
     result.seconds = time.monotonic() - started
     return result
 
@@ -129,13 +130,15 @@ def dry_run(job: Job) -> Estimate:
     is_done(job)
     check_writable(job.options.out)
     summary = Summary(job.options.tasks, job.options.columns.id)
-    encoder = Encoder(job.bundle)
     sink = pa.BufferOutputStream()
     started = time.monotonic()
-    with pq.ParquetWriter(sink, job.schema, compression="zstd") as writer:
+    with (
+        job.bundle.answerer() as answerer,
+        pq.ParquetWriter(sink, job.schema, compression="zstd") as writer,
+    ):
         for quarter in range(4):
             batches = islice(job.catalog.batches(READ_ROWS, job.num_rows * quarter // 4), 1)
-            for given, new in label_batches(encoder, batches, job.how):
+            for given, new in label_batches(answerer, batches, job.how):
                 rows = join(job, given, new)
                 writer.write_batch(rows)
                 summary.add(rows)
@@ -175,11 +178,11 @@ class _Run:
         directory: RunDirectory,
         result: Result,
         progress: Progress,
-        cache: FeatureCache | None,
+        answerer: Answerer,
     ) -> None:
         self.job, self.directory, self.result, self.progress = job, directory, result, progress
         self.retrying = job.options.retry_failed
-        self.encoder = Encoder(job.bundle, cache)
+        self.answerer = answerer
 
     def go(self) -> None:
         """The parts that are there, then those that are not, then the output."""
@@ -189,13 +192,12 @@ class _Run:
             self._account()
 
     def _account(self) -> None:
-        """What the encoder did, and what its cache could not."""
-        result, cache = self.result, self.encoder.cache
-        result.encoded_images = self.encoder.num_images
-        result.encoded_titles = self.encoder.num_titles
-        if cache is not None:
-            result.found_in_cache, result.damaged_in_cache = cache.num_found, cache.num_damaged
-            result.remark = "\n".join(filter(None, (result.remark, cache.trouble)))
+        """What was computed, and what the cache could not."""
+        result, work = self.result, self.answerer.work
+        result.encoded_images, result.encoded_titles = work.encoded_images, work.encoded_titles
+        result.found_in_cache = work.found_in_cache
+        result.damaged_in_cache = work.damaged_in_cache
+        result.remark = "\n".join(filter(None, (result.remark, work.trouble)))
 
     def _go(self) -> None:
         job, directory = self.job, self.directory
@@ -233,7 +235,7 @@ class _Run:
     ) -> None:
         stages = self.result.stages
         with self._open_part(part) as output:
-            for given, new in label_batches(self.encoder, batches, self.job.how, previous, stages):
+            for given, new in label_batches(self.answerer, batches, self.job.how, previous, stages):
                 with stages.time("write"):
                     self._write(output, join(self.job, given, new))
             # Before the part gets its name: rows of a catalog that moved are not rows.
@@ -260,7 +262,7 @@ class _Run:
         inputs = pa.Table.from_batches([batch.filter(pa.array(again)).select(self.job.kept)])
         pieces = [batch.filter(pa.array(~again)).cast(self.job.schema)]
         for given, new in label_batches(
-            self.encoder,
+            self.answerer,
             inputs.to_batches(max_chunksize=READ_ROWS),
             self.job.how,
             stages=self.result.stages,
@@ -325,7 +327,8 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
-        same = ("model", "top-k", "minimum precision", "device", "computed in", "tagger", "torch")
+        same = ["model", "top-k", "minimum precision", "device", "computed in", "tagger"]
+        same += job.bundle.versions
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]
         if differs:

@@ -14,6 +14,8 @@ UNLABELED = -1
 """label_id of a product without a label: it does not count for the task."""
 UNKNOWN_LABEL = -2
 """label_id of a label that the model does not know: it counts as wrong in `eval`."""
+NO_ANSWER = -3
+"""label_id predicted for a product that a view leaves without any modality; never right."""
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tagger.bundle import CONFIG
 from tagger.errors import ModelError, OutputError
 from tagger.images import ImageSource
 from tagger.products import Products
+from tagger.shelf import CONFIG
 
 FILE_NAME = "trained_on.safetensors"
 

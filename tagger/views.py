@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tagger.device import training_precision
+from tagger.modalities import View
 from tagger.model import CMAClip, Output
 from tagger.model import Sequence as Sequence_
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
 from tagger.scrub import scrub
-from tagger.tasks import UNLABELED
+from tagger.tasks import NO_ANSWER, UNLABELED
 from tagger.tokenizer import Tokenizer
 
-View = Literal["both", "scrubbed", "image", "title"]
-"""What the model is shown: all, the picture and a title without certain words, the picture alone,
-the title alone."""
-VIEWS: tuple[View, ...] = ("both", "scrubbed", "image", "title")
-VIEW_NAMES: dict[View, str] = {
-    "both": "picture and title",
-    "scrubbed": "own words scrubbed",
-    "image": "picture alone",
-    "title": "title alone",
-}
 VIEWS_IN_TRAINING: tuple[View, ...] = ("both", "image", "title")
 
 BATCH_SIZE = 256
-NO_ANSWER = -3
-"""label_id predicted for a product that the view leaves without any modality; never right."""
 
 
 def score_views(

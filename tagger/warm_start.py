@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from tagger import bundle
-from tagger.bundle import WEIGHTS
 from tagger.config import Config
 from tagger.errors import UsageError
 from tagger.model import CMAClip
+from tagger.shelf import WEIGHTS
 from tagger.tasks import Task
 from tagger.tokenizer import FILE_NAME, Tokenizer, learn_pieces
 from tagger.towers import OpenClipImageTower, OpenClipTextTower, load_pretrained

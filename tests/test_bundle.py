@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tagger import bundle
+from tagger import bundle, shelf
 from tagger.bundle import CONFIG, WEIGHTS, Bundle
 from tagger.errors import ModelError, OutputError
 from tagger.model import CMAClip, Output
@@ -228,7 +228,7 @@ def test_folder_of_the_same_name_comes_before_the_shelf(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert bundle.resolve("cma-clip-small").parent == bundle.shelf()
+    assert shelf.resolve("cma-clip-small").parent == shelf.shelf()
     shutil.copytree(model_dir, tmp_path / "cma-clip-small")
     assert bundle.load("cma-clip-small").task("color").name == "color"
 

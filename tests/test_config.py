@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tagger import bundle
+from tagger import shelf
 from tagger.config import DEFAULT_DEFINITION, FORMAT_VERSION, Config, read_config, write_config
 from tagger.errors import ModelError
 from tagger.tasks import Task
 
 from .conftest import tiny_config
 
-SHELF = sorted(path.parent for path in bundle.shelf().glob("*/config.json"))
+SHELF = sorted(path.parent for path in shelf.shelf().glob("*/config.json"))
 BY_SIZE: dict[str, Any] = {"image": {}, "text": {}}
 
 
@@ -33,8 +33,8 @@ def document_of(config: Config) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SHELF, ids=lambda path: path.name)
 def test_every_directory_on_the_shelf_is_read_by_its_name(path: Path, tmp_path: Path) -> None:
-    assert bundle.resolve(path.name) == path
-    config = read_config(path / bundle.CONFIG)
+    assert shelf.resolve(path.name) == path
+    config = read_config(path / shelf.CONFIG)
     write_config(config, tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == config
 

@@ -16,8 +16,8 @@ from tagger.cli import app
 from tagger.columns import output_schema
 from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.images import IMAGE_STATUSES
-from tagger.preprocess import TITLE_STATUSES
 from tagger.tasks import Task
+from tagger.titles import TITLE_STATUSES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,10 +18,11 @@ from tagger.bundle import Bundle
 from tagger.catalog import Catalog
 from tagger.columns import Labelling
 from tagger.device import has_bf16
-from tagger.encoder import ROUND, Encoder, Memory, Once
+from tagger.encoder import Encoder, Memory, Once
 from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
+from tagger.runtime import ROUND
 
 from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, save_picture
 

@@ -25,7 +25,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from tagger import bundle, graph
+from tagger import bundle, graph, shelf
 from tagger import export as exporting
 from tagger.agreement import Answer, check_agreement, compare, onnx_answer, source_answer
 from tagger.bundle import Bundle
@@ -249,7 +249,7 @@ def test_a_consumer_without_tagger_makes_the_golden_inputs_and_outputs(exported:
 
 
 def test_the_card_has_the_metadata_of_the_hub(exported: Path) -> None:
-    for path in (exported / "README.md", bundle.shelf() / "fashion" / "README.md"):
+    for path in (exported / "README.md", shelf.shelf() / "fashion" / "README.md"):
         data = ModelCard(path.read_text(encoding="utf-8")).data
         assert data.library_name == "tagger"
         assert data.pipeline_tag == "image-classification"
@@ -287,12 +287,12 @@ def test_temperatures_are_built_in_and_the_calibration_goes_along(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", sorted(path.parent.name for path in bundle.shelf().glob("*/config.json"))
+    "name", sorted(path.parent.name for path in shelf.shelf().glob("*/config.json"))
 )
 def test_every_model_on_the_shelf_exports(name: str, tmp_path: Path) -> None:
-    source = bundle.resolve(name)
+    source = shelf.resolve(name)
     if not (source / bundle.WEIGHTS).is_file():  # a definition: random weights will do
-        config = msgspec.structs.replace(read_config(source / bundle.CONFIG), tasks=TASKS)
+        config = msgspec.structs.replace(read_config(source / shelf.CONFIG), tasks=TASKS)
         text = config.architecture.text
         tokenizer = (
             bundle.open_clip_tokenizer(config.architecture.open_clip or "")

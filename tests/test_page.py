@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagger import bundle
-from tagger.answers import softmax
 from tagger.bundle import Bundle
 from tagger.calibration import Calibration, TaskCalibration, Threshold
 from tagger.evaluate import Evaluated, evaluate_catalog
@@ -32,6 +31,7 @@ from tagger.page import confusion_matrix, write_page
 from tagger.plots import curve_figure
 from tagger.predict import Tagger
 from tagger.products import ProductSource
+from tagger.runtime import softmax
 from tagger.scores import Judged, Published
 from tagger.tasks import Task
 

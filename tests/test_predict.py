@@ -18,12 +18,13 @@ import tagger
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
 from tagger.columns import BATCH_SIZE, Labelling
-from tagger.encoder import Encoder, Inputs
+from tagger.encoder import Encoder
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
 from tagger.job import Job, JobOptions
 from tagger.predict import Product, label, label_batches
 from tagger.run import run
+from tagger.runtime import Inputs
 from tagger.version import __version__
 
 from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles

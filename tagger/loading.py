@@ -1,0 +1,26 @@
+"""A model ready to answer, by the kind of its directory: the one place that knows both kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tagger.runtime import Model
+from tagger.shelf import resolve
+
+
+def load_model(name: str | Path, device: str | None, fp32: bool) -> Model:
+    """The model or export at `name`, or of that name on the shelf.
+
+    Raises:
+        ModelError: no such model, a damaged one, or an export for another runtime.
+        UsageError: a device that is not there, a package that is not installed, or `fp32` of an
+            export that computes in another type.
+    """
+    path = resolve(name)
+    from tagger.bundle import load
+    from tagger.device import choose_device
+    from tagger.inference import speed_up
+
+    bundle = load(path, choose_device(device))
+    speed_up(bundle.model, fp32)
+    return bundle
