@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tagger import bundle as bundles
-from tagger import calibration, tokenizer
+from tagger import calibration, drift, tokenizer, trained_on
 from tagger.agreement import (
     Answer,
     check_agreement,
@@ -264,7 +264,7 @@ def _describe(
     agreements: Sequence[Agreement],
 ) -> None:
     """All files beside the graph; the manifest with the hashes of the others comes last."""
-    for name in (CONFIG, calibration.FILE_NAME):
+    for name in (CONFIG, calibration.FILE_NAME, drift.FILE_NAME, trained_on.FILE_NAME):
         if (bundle.path / name).is_file():
             shutil.copyfile(bundle.path / name, folder / name)
     tokens = bundle.tokenizer.to_fast().to_str(pretty=True)

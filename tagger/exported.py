@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from tagger.config import Config, Frozen
+from tagger.errors import ModelError
 
 MANIFEST, GOLDEN = "export.json", "golden.safetensors"
 FORMAT_VERSION = 1
@@ -89,6 +93,32 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     limits: Limits
     agreement: tuple[Agreement, ...]
     files: dict[str, str]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """export.json of an exported directory.
+
+    Raises:
+        ModelError: it is damaged, or of another format.
+    """
+    path = directory / MANIFEST
+    try:
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: format_version {version}, this tagger reads {FORMAT_VERSION}",
+                "upgrade tagger, or export the model again",
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: {error}", "copy it, or export the model, again") from None
+
+
+class _Version(msgspec.Struct):
+    """The one field of export.json that is read before all others."""
+
+    format_version: int
 
 
 def limits(precision: Precision) -> Limits:

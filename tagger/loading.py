@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tagger.exported import MANIFEST
 from tagger.runtime import Model
 from tagger.shelf import resolve
 
@@ -11,12 +12,19 @@ from tagger.shelf import resolve
 def load_model(name: str | Path, device: str | None, fp32: bool) -> Model:
     """The model or export at `name`, or of that name on the shelf.
 
+    What an export needs is imported for an export alone, and the other way round: a machine that
+    runs exports has no torch.
+
     Raises:
         ModelError: no such model, a damaged one, or an export for another runtime.
         UsageError: a device that is not there, a package that is not installed, or `fp32` of an
             export that computes in another type.
     """
     path = resolve(name)
+    if (path / MANIFEST).is_file():
+        from tagger.onnx_model import load_onnx
+
+        return load_onnx(path, device, fp32)
     from tagger.bundle import load
     from tagger.device import choose_device
     from tagger.inference import speed_up

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import html
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -113,6 +114,43 @@ class ClipPieces:
         )
         fast.enable_truncation(self.context_length)
         return fast
+
+
+class ExportedPieces:
+    """tokenizer.json of an export, whose special tokens are in place, behind the `cleaning` that it
+    asks for: the ids of the tokenizer that it was made of."""
+
+    def __init__(
+        self, fast: FastTokenizer, context_length: int, pad_id: int, cleaning: tuple[str, ...]
+    ) -> None:
+        """Raises:
+        KeyError: a function in `cleaning` that this tagger does not know.
+        """
+        self._fast = fast
+        self._steps = [_cleaner(name) for name in cleaning]
+        self.context_length, self.pad_id, self.cleaning = context_length, pad_id, cleaning
+        self.num_leading = len(fast.encode("").ids) - 1
+
+    def encode(self, titles: Sequence[str]) -> list[list[int]]:
+        cleaned = list(titles)
+        for step in self._steps:
+            cleaned = [step(title) for title in cleaned]
+        return [encoding.ids for encoding in self._fast.encode_batch(cleaned)]
+
+    def save(self, directory: Path) -> None:
+        self._fast.save(str(directory / FILE_NAME))
+
+    def to_fast(self) -> FastTokenizer:
+        return FastTokenizer.from_str(self._fast.to_str())
+
+
+def _cleaner(name: str) -> Callable[[str], str]:
+    """The function that an export calls `name`."""
+    if name == "ftfy.fix_text":
+        import ftfy
+
+        return ftfy.fix_text
+    return {"html.unescape": html.unescape, "str.lower": str.lower}[name]
 
 
 def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: int) -> LearnedPieces:

@@ -14,11 +14,18 @@ import torch
 from PIL import Image
 
 from tagger import bundle
+from tagger.answers import collect_answers
 from tagger.bundle import Bundle
+from tagger.calibration import Calibration, TaskCalibration, Threshold, write_calibration
 from tagger.config import Architecture, Config, ConvTower, Fusion, Preprocess, TokenTower
+from tagger.drift import profile_of, write_profile
+from tagger.export import ExportOptions, export
+from tagger.hashes import file_digest
 from tagger.model import CMAClip
+from tagger.products import Products
 from tagger.tasks import Task
 from tagger.tokenizer import learn_pieces
+from tagger.trained_on import write_trained_on
 
 torch.set_num_threads(1)
 
@@ -83,6 +90,50 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(model_dir: Path) -> Bundle:
     """The loaded model of `model_dir`."""
     return bundle.load(model_dir)
+
+
+TEMPERATURE, THRESHOLD = 2.5, 0.4
+"""Of the task `color` of `calibrated_dir`, for a precision of 0.9."""
+
+
+@pytest.fixture(scope="session")
+def calibrated_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, calibrated for one of its tasks, with what training and calibrating leave."""
+    path = save_tiny(tmp_path_factory.mktemp("calibrated") / "tiny", tiny_config())
+    threshold = Threshold(
+        precision=0.9,
+        threshold=THRESHOLD,
+        num_products=1,
+        reported_products=1,
+        published=0,
+        reported_precision=None,
+    )
+    fitted = TaskCalibration(
+        temperature=TEMPERATURE,
+        thresholds=(threshold,),
+        delta=0.1,
+        catalog="x",
+        catalog_sha256="x",
+    )
+    weights = file_digest(path / bundle.WEIGHTS)
+    write_calibration(
+        Calibration(precision=0.9, weights_sha256=weights, tasks={"color": fitted}), path
+    )
+    loaded, names = bundle.load(path), [task.name for task in TASKS]
+    titles = random_titles(30, seed=3)
+    products = Products([None] * len(titles), [*titles])
+    answers = collect_answers(loaded, products, path, names)
+    write_profile(profile_of(loaded, products, answers), path)
+    write_trained_on(path, products.take(range(5)), None)
+    return path
+
+
+@pytest.fixture(scope="session")
+def onnx_dir(calibrated_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `calibrated_dir`, exported to ONNX; a test that changes it takes a copy."""
+    out = tmp_path_factory.mktemp("exports") / "tiny-onnx"
+    export(ExportOptions(str(calibrated_dir), "onnx", out), lambda comparison: None)
+    return out
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tagger import errors
-from tagger.bundle import shelf
 from tagger.cli import app
 from tagger.columns import output_schema
 from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL
 from tagger.images import IMAGE_STATUSES
+from tagger.shelf import shelf
 from tagger.tasks import Task
 from tagger.titles import TITLE_STATUSES
 

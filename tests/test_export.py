@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from tagger import bundle, graph, shelf
 from tagger import export as exporting
 from tagger.agreement import Answer, check_agreement, compare, onnx_answer, source_answer
 from tagger.bundle import Bundle
-from tagger.calibration import Calibration, TaskCalibration, write_calibration
 from tagger.cli import app
 from tagger.config import read_config, write_config
 from tagger.errors import (
@@ -48,10 +46,9 @@ from tagger.hashes import file_digest
 from tagger.model import CMAClip
 from tagger.tokenizer import learn_pieces
 
-from .conftest import TASKS, MakeCatalog, mixed_rows, random_titles, tiny_config
+from .conftest import TASKS, TEMPERATURE, MakeCatalog, mixed_rows, random_titles, tiny_config
 
 ROOT = Path(__file__).parent.parent
-TEMPERATURE = 2.5
 FILES = {
     "README.md",
     "calibration.json",
@@ -59,7 +56,9 @@ FILES = {
     "export.json",
     "golden.safetensors",
     "model.onnx",
+    "profile.json",
     "tokenizer.json",
+    "trained_on.safetensors",
 }
 
 
@@ -73,18 +72,9 @@ def export_to(out: Path, model: Path, kind: Format = "pt2") -> Path:
 
 
 @pytest.fixture(scope="module")
-def model_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(calibrated_dir: Path) -> Path:
     """The tiny model, calibrated for one of its tasks."""
-    path = tmp_path_factory.mktemp("calibrated") / "tiny"
-    shutil.copytree(model_dir, path)
-    fitted = TaskCalibration(
-        temperature=TEMPERATURE, thresholds=(), delta=0.1, catalog="x", catalog_sha256="x"
-    )
-    weights = file_digest(path / bundle.WEIGHTS)
-    write_calibration(
-        Calibration(precision=0.9, weights_sha256=weights, tasks={"color": fitted}), path
-    )
-    return path
+    return calibrated_dir
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +84,9 @@ def tiny(model_dir: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def exported(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(onnx_dir: Path) -> Path:
     """The tiny model as ONNX."""
-    return export_to(tmp_path_factory.mktemp("exports") / "tiny-onnx", model_dir, "onnx")
+    return onnx_dir
 
 
 @pytest.fixture(scope="module")

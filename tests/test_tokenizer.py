@@ -8,7 +8,7 @@ import random
 import ftfy
 import pytest
 
-from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
+from tagger.tokenizer import ClipPieces, ExportedPieces, Tokenizer, learn_pieces
 
 from .conftest import random_titles
 
@@ -63,6 +63,17 @@ def test_the_portable_tokenizer_gives_the_same_ids(tokenizer: Tokenizer) -> None
     fast = tokenizer.to_fast()
     for title in titles(500):
         assert fast.encode(cleaned(title, tokenizer)).ids == tokenizer.encode([title])[0], title
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
+def test_what_an_export_reads_titles_with_is_the_tokenizer_of_its_source(
+    tokenizer: Tokenizer,
+) -> None:
+    exported = ExportedPieces(
+        tokenizer.to_fast(), tokenizer.context_length, tokenizer.pad_id, tokenizer.cleaning
+    )
+    assert exported.encode(titles(500)) == tokenizer.encode(titles(500))
+    assert exported.num_leading == tokenizer.num_leading
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
