@@ -569,6 +569,12 @@ def export(
     say(f"{out} is ready; its README.md tells what goes in and what comes out")
 
 
+NO_TORCH = UsageError(
+    "torch is not installed here; without it, only predict and eval run, and only ONNX exports",
+    "name one with --model, or install all of tagger: pip install tagger",
+)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise StoppedError(number)
 
@@ -586,6 +592,13 @@ def main() -> None:
 
         show_error(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from tagger.console import show_error
+
+        show_error(NO_TORCH)
+        sys.exit(NO_TORCH.exit_code)
     except StoppedError as stopped:
         from tagger.console import show_stopped
 

@@ -336,7 +336,7 @@ def test_a_missing_runtime_is_named_with_its_cure(
     assert "pip install" in refused.value.hint
 
 
-WITHOUT_TORCH = """
+BLOCKED = """
 import json, sys
 
 class Blocked:
@@ -344,9 +344,11 @@ class Blocked:
         if name.split(".")[0] in ("torch", "open_clip", "torchvision", "timm") or (
             name == "safetensors.torch"
         ):
-            raise ModuleNotFoundError(f"{name} is not installed here")
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
 
 sys.meta_path.insert(0, Blocked())
+"""
+WITHOUT_TORCH = f"""{BLOCKED}
 before = set(sys.modules)
 from typer.testing import CliRunner
 import tagger
@@ -355,10 +357,10 @@ from tagger.cli import app
 for words in json.loads(sys.argv[1]):
     done = CliRunner().invoke(app, words)
     if done.exit_code:
-        raise SystemExit(f"{words}: {done.output} {done.exception!r}")
-frame = __import__("pandas").DataFrame({"title": ["red shirt"]})
+        raise SystemExit(f"{{words}}: {{done.output}} {{done.exception!r}}")
+frame = __import__("pandas").DataFrame({{"title": ["red shirt"]}})
 tagger.load(sys.argv[2]).predict(frame)
-print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - before})))
+print(json.dumps(sorted({{name.split(".")[0] for name in set(sys.modules) - before}})))
 """
 
 
@@ -407,6 +409,18 @@ def test_predict_and_eval_of_an_export_run_to_the_end_where_torch_cannot_be_impo
 ) -> None:
     assert {"tagger", "onnxruntime"} <= imported
     assert not imported & {"torch", "open_clip", "torchvision", "timm"}
+
+
+def test_what_needs_torch_says_so_where_there_is_none(tmp_path: Path) -> None:
+    pd.DataFrame({"title": ["red"], "color": ["Red"]}).to_parquet(tmp_path / "catalog.parquet")
+    code = f"{BLOCKED}\nfrom tagger.cli import main\nmain()"
+    words = ["predict", str(tmp_path / "catalog.parquet"), "--tasks", "color"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == UsageError.exit_code
+    assert "torch is not installed" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 def test_the_light_requirements_are_what_is_imported(imported: set[str]) -> None:
