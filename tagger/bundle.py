@@ -23,7 +23,7 @@ from tagger.calibration import Calibration
 from tagger.config import Config, TokenTower, read_config, write_config
 from tagger.encoder import Encoder, as_arrays
 from tagger.errors import ModelError, OutputError, listing
-from tagger.exported import MANIFEST
+from tagger.exported import refuse_export
 from tagger.feature_cache import opened
 from tagger.hashes import file_digest
 from tagger.modalities import View
@@ -95,11 +95,7 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
         ModelError: not a model directory, only a definition, or files that do not fit together.
     """
     path = resolve(name)
-    if (path / MANIFEST).is_file():
-        raise ModelError(
-            f"{path} is an export, and the network itself is asked for",
-            f"name the model that it was made from; {MANIFEST} tells which",
-        )
+    refuse_export(path)
     refuse_links(path, FILES)
     config = read_config(path / CONFIG)
     if not (path / WEIGHTS).is_file():

@@ -122,9 +122,12 @@ def check_precision(bundle: Model, how: Labelling) -> None:
         return
     if bundle.calibration is None:
         names = ",".join(task.name for task in how.tasks)
+        command = f"tagger eval LABELLED --tasks {names} --model {bundle.path} --calibrate"
         raise UsageError(
             f"{bundle.path.name} is not calibrated, so no precision can be promised",
-            f"calibrate it: tagger eval LABELLED --tasks {names} --model {bundle.path} --calibrate",
+            "calibrate the model that it was made from, then export that again"
+            if bundle.is_export
+            else f"calibrate it: {command}",
         )
     for task in how.tasks:
         bundle.calibration.threshold(task.name, how.precision)

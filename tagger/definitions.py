@@ -8,6 +8,7 @@ import msgspec
 
 from tagger.config import Architecture, Config, Preprocess, read_config
 from tagger.errors import ModelError, closest
+from tagger.exported import refuse_export
 from tagger.shelf import CONFIG, resolve
 
 OPEN_CLIP_RECIPE = "cma-clip-vit-b-32"
@@ -18,7 +19,8 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
     """The folder (None for a bare architecture) and the configuration of `model`.
 
     Raises:
-        ModelError: neither a model directory, nor on the shelf, nor known to open_clip.
+        ModelError: neither a model directory, nor on the shelf, nor known to open_clip; or an
+            export.
     """
     try:
         source = resolve(model)
@@ -38,6 +40,7 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
             architecture=Architecture(open_clip=model),
             preprocess=open_clip_preprocess(model, pretrained),
         )
+    refuse_export(source)
     return source, read_config(source / CONFIG)
 
 

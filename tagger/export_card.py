@@ -9,9 +9,11 @@ from pathlib import Path
 from tagger.bundle import Bundle
 from tagger.calibration import FILE_NAME as CALIBRATION
 from tagger.config import Preprocess
+from tagger.drift import FILE_NAME as PROFILE
 from tagger.exported import GOLDEN, MANIFEST, Manifest, TensorSpec, TitleSpec
 from tagger.shelf import CARD, CONFIG
 from tagger.tokenizer import FILE_NAME as TOKENIZER
+from tagger.trained_on import FILE_NAME as TRAINED_ON
 
 _STORED = {
     "fp32": "computes in float32",
@@ -45,6 +47,7 @@ source before it was written: probabilities differ by {largest:.1e} at most.
 | `{CONFIG}` | tasks with their labels in the order of the outputs; `preprocess` |
 | `{TOKENIZER}` | titles to ids, for the `tokenizers` library; special tokens and cutting included |
 | `{CALIBRATION}` | thresholds of confidence that promise a precision, if the model is calibrated |
+| `{PROFILE}`, `{TRAINED_ON}` | for `tagger eval`: what the model was fitted on, where it says so |
 | `{GOLDEN}` | golden vectors: products with all inputs and expected outputs |
 | `{MANIFEST}` | this page for programs; hashes of all files and of the source |
 

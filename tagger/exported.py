@@ -121,6 +121,17 @@ class _Version(msgspec.Struct):
     format_version: int
 
 
+def refuse_export(directory: Path) -> None:
+    """Raises:
+    ModelError: `directory` is an export, which holds no weights that can be loaded or trained.
+    """
+    if (directory / MANIFEST).is_file():
+        raise ModelError(
+            f"{directory} is an export, and the network itself is asked for",
+            f"name the model that it was made from; `source` in its {MANIFEST} tells which",
+        )
+
+
 def limits(precision: Precision) -> Limits:
     """What an export in that precision must keep to be published."""
     if precision == "fp32":

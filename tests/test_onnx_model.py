@@ -293,10 +293,15 @@ def test_float32_is_refused_of_an_export_that_computes_in_float16(copied: Path) 
 
 
 def test_an_export_is_no_model_to_train_from_or_to_export(onnx_dir: Path, tmp_path: Path) -> None:
-    words = ["export", str(onnx_dir), "--format", "pt2", "--out", str(tmp_path / "again")]
-    done = CliRunner().invoke(app, words)
-    assert isinstance(done.exception, ModelError)
-    assert "is an export" in done.exception.message
+    feed, out = tmp_path / "feed.parquet", str(tmp_path / "again")
+    pd.DataFrame({"title": ["red"] * 40, "color": ["Red"] * 40}).to_parquet(feed)
+    for words in (
+        ["export", str(onnx_dir), "--format", "pt2", "--out", out],
+        ["train", str(feed), "--tasks", "color", "--model", str(onnx_dir), "--out", out],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, ModelError)
+        assert "is an export" in done.exception.message
 
 
 @pytest.mark.parametrize(
