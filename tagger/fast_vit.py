@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tagger.model import CMAClip, Normalise
+from tagger.towers import OpenClipImageTower
 
 
 class FastAttention(nn.MultiheadAttention):
@@ -43,7 +44,10 @@ class FastAttention(nn.MultiheadAttention):
 
 
 def write_out_attention(model: CMAClip) -> None:
-    """Make the self-attention of open_clip's transformers in `model` a `FastAttention`."""
+    """Make the self-attention of open_clip's transformers in `model` a `FastAttention`; it can be
+    trained as well."""
+    if not isinstance(model.image_tower, OpenClipImageTower):
+        return
     from open_clip.transformer import ResidualAttentionBlock
 
     for block in model.modules():
@@ -54,6 +58,8 @@ def write_out_attention(model: CMAClip) -> None:
 def fold_normalisation(model: CMAClip) -> None:
     """Put the normalisation of pixels into the patch embedding of a vision transformer, if the
     image tower of `model` is one."""
+    if not isinstance(model.image_tower, OpenClipImageTower):
+        return
     from open_clip.transformer import VisionTransformer
 
     visual = getattr(model.image_tower, "visual", None)

@@ -26,6 +26,7 @@ from tagger.definitions import find_definition
 from tagger.device import choose_device
 from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError, UsageError
+from tagger.fast_vit import write_out_attention
 from tagger.feature_cache import opened
 from tagger.fit import Learner, fit
 from tagger.frozen import FrozenTowers
@@ -108,6 +109,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     titles = [t for t in data.train.titles if t is not None and title_status(t) == "ok"]
     model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
     model = model.to(device)
+    if device.type == "cpu":
+        write_out_attention(model)
     monitor.prepared(data, model, device)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         roots = image_roots(options)
