@@ -2,6 +2,7 @@
 
     python examples/benchmark.py                         # ViT-B-32, random weights; default model
     python examples/benchmark.py --num-products 200 --models fashion
+    python examples/benchmark.py --train                 # training, too
 
 Everything is made here: pictures of 480x360, titles of 5 to 15 words, weights. No network is used.
 Ratios are of one run; rates of another machine, or beside other work, are not comparable.
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,11 +43,14 @@ from tagger.model import CMAClip
 from tagger.run import Result, run
 from tagger.tasks import Task
 from tagger.tokenizer import ClipPieces
+from tagger.train import TrainOptions, train
 
 VIT = "ViT-B-32"
 COLORS = ("red", "blue", "green", "black", "white", "pink", "brown", "navy", "grey", "gold")
 NOUNS = ("shirt", "kurta", "shoe", "bag", "watch", "heel", "belt", "dress", "cap", "scarf")
 KINDS = ("men", "women", "kids", "casual", "formal", "sports", "striped", "printed", "solid")
+SMALL_MODEL_PRODUCTS = 8
+"""Times as many products for a small model, so that its run takes seconds, too."""
 LOOP_BATCH = 32
 """Of the plain open_clip loop that people write."""
 
@@ -61,18 +67,25 @@ class Row:
 def main() -> None:
     """Parse options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--num-products", type=int, default=256)
+    parser.add_argument("--num-products", type=int, default=256, help="for ViT-B-32")
     parser.add_argument("--models", nargs="+", default=[VIT, "fashion"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--train", action="store_true", help="train ViT-B-32, too: minutes")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        feed = make_feed(Path(folder), options.num_products, repeats=1)
         for name in options.models:
-            model = make_vit(Path(folder)) if name == VIT else name
-            rows = measure(str(model), name == VIT, feed, options.device)
+            is_vit = name == VIT
+            number = options.num_products * (1 if is_vit else SMALL_MODEL_PRODUCTS)
+            feed = make_feed(Path(folder) / name, number, repeats=1)
+            model = make_vit(feed.parent) if is_vit else name
+            rows = measure(str(model), is_vit, feed, options.device)
             console.print(as_table(f"{name} on {options.device}", rows))
+            if is_vit and options.train:
+                rows = measure_training(model, feed, options.device)
+                console.print(as_table(f"training {name} on {options.device}", rows))
+        console.print(as_table("start", measure_start(Path(folder), options.device), "seconds"))
 
 
 def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
@@ -84,17 +97,20 @@ def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
     network = rate(lambda: Encoder(fast).answer(batch), len(batch))
     exact = tagger.load(model, device, fp32=True).bundle
     network_fp32 = rate(lambda: Encoder(exact).answer(batch), len(batch))
+    before = peak_flops(torch.device(device))
     result = predict(fast, feed, "out")
     wall = min(decoding, network)
     end = rows_per_second(result)
+    both = 1 / (1 / decoding + 1 / network)
     rows = [
         Row("decode and resize alone", decoding),
         Row("network alone, float32", network_fp32),
         Row("network alone", network, f"{network / network_fp32:.2f}x float32"),
+        Row("both, where they share the cores", both, f"{both / wall:.0%} of the slower wall"),
         Row("predict, end to end", end, f"{end / wall:.0%} of the slower wall"),
     ]
     if is_vit:
-        peak, kind = peak_flops(torch.device(device))
+        peak, kind = (before[0] + peak_flops(torch.device(device))[0]) / 2, before[1]
         flops = flops_of(exact, batch) / len(batch)
         ceiling = peak / flops
         plain = rate_of_plain_loop(feed)
@@ -108,6 +124,12 @@ def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
     five = predict(fast, make_feed(feed.parent, number, repeats=5), "repeated")
     rate_five = rows_per_second(five)
     rows.append(Row("predict, each picture five times", rate_five, f"{rate_five / end:.2f}x"))
+    cache = feed.parent / "cache"
+    filling, again = (rows_per_second(predict(fast, feed, "cached", cache)) for _ in range(2))
+    rows += [
+        Row("predict, filling --cache", filling, f"{filling / end:.2f}x"),
+        Row("predict, from --cache", again, f"{again / end:.1f}x"),
+    ]
     agreement, distance = compare(feed.parent, exact, feed)
     rows.append(
         Row("labels as in float32", agreement, f"largest change of a confidence {distance:.4f}")
@@ -119,7 +141,7 @@ def make_feed(folder: Path, count: int, repeats: int) -> Path:
     """A catalog of `count` products, each picture `repeats` times, titles all different."""
     rng = np.random.default_rng(repeats)
     images = folder / "images"
-    images.mkdir(exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
         picture = f"images/{repeats}-{number // repeats}.jpg"
@@ -188,10 +210,11 @@ def rate_of_decoding(model: Bundle, feed: Path) -> float:
         )
 
 
-def predict(model: Bundle, feed: Path, name: str) -> Result:
+def predict(model: Bundle, feed: Path, name: str, cache: Path | None = None) -> Result:
     """The whole command but for its start."""
     tasks = [task.name for task in model.config.tasks]
-    return run(Job(model, JobOptions(feed, tasks, feed.parent / f"{name}.parquet", overwrite=True)))
+    out = feed.parent / f"{name}.parquet"
+    return run(Job(model, JobOptions(feed, tasks, out, overwrite=True, cache=cache)))
 
 
 def rows_per_second(result: Result) -> float:
@@ -250,12 +273,78 @@ def compare(folder: Path, exact: Bundle, feed: Path) -> tuple[float, float]:
     return 100 * min(same), max(moved)
 
 
-def as_table(title: str, rows: list[Row]) -> Table:
+def measure_training(model: Path, feed: Path, device: str) -> list[Row]:
+    """Products a second of epochs with frozen towers, and of one that trains all."""
+    products = pd.read_parquet(feed)
+    products["word"] = ["red" if "red" in title.split() else "other" for title in products["title"]]
+    products.to_parquet(feed.parent / "train.parquet")
+    products[: len(products) // 8].to_parquet(feed.parent / "val.parquet")
+    seconds: dict[bool, list[float]] = {}
+    for frozen, epochs in ((True, 3), (False, 1)):
+        options = TrainOptions(
+            feed.parent / "train.parquet",
+            ["word"],
+            feed.parent / f"trained-{frozen}",
+            str(model),
+            feed.parent / "val.parquet",
+            epochs=epochs,
+            batch_size=LOOP_BATCH,
+            device=device,
+            freeze_towers=frozen,
+        )
+        seconds[frozen] = [epoch.seconds for epoch in train(options, Silent()).history]
+    number = len(products)
+    first, later, whole = number / seconds[True][0], number / seconds[True][-1], seconds[False][0]
+    return [
+        Row("all, towers too", number / whole),
+        Row("frozen towers, first epoch", first, f"{first * whole / number:.1f}x"),
+        Row(
+            "frozen towers, later ones",
+            later,
+            f"{later / first:.1f}x the first, {later * whole / number:.1f}x all",
+        ),
+    ]
+
+
+class Silent:
+    """Hears of training and says nothing."""
+
+    def prepared(self, data: object, model: object, device: object) -> None: ...
+    def step(self, step: int, total: int, loss: float) -> None: ...
+    def epoch(self, number: int, epoch: object) -> None: ...
+
+
+def measure_start(folder: Path, device: str) -> list[Row]:
+    """Seconds from the command to its first labelled row, and of what it cannot do without."""
+    feed = make_feed(folder / "one", 1, repeats=1)
+    name = [sys.executable, "-m", "tagger.cli"]
+    label = ["predict", str(feed), "--tasks", "category", "--device", device, "--overwrite", "-q"]
+    importing = seconds_of([sys.executable, "-c", "import torch, open_clip"])
+    first = seconds_of([*name, *label])
+    return [
+        Row("tagger --help", seconds_of([*name, "--help"])),
+        Row("import torch, open_clip", importing),
+        Row("first row of the default model", first, f"{first / importing:.2f}x"),
+    ]
+
+
+def seconds_of(command: list[str]) -> float:
+    """The shortest of three runs, so that files are in memory."""
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def as_table(title: str, rows: list[Row], unit: str = "products/s") -> Table:
     """The rows for a terminal."""
-    table = Table("", "products/s", "ratio", title=title, title_justify="left")
+    table = Table("", unit, "ratio", title=title, title_justify="left")
     table.columns[1].justify = "right"
     for row in rows:
-        table.add_row(row.what, f"{row.rate:,.1f}", row.ratio)
+        shown = f"{row.rate:,.2f}" if unit == "seconds" else f"{row.rate:,.1f}"
+        table.add_row(row.what, shown, row.ratio)
     return table
 
 

@@ -61,6 +61,8 @@ def augment_titles(
     """
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
+    # Frozen towers are to see each title once; scrubbed ones are few.
+    dropout = 0.0 if training.freeze_towers else training.word_dropout
     augmented: list[str | None] = []
     for row, title in enumerate(titles):
         if title is None:
@@ -70,7 +72,7 @@ def augment_titles(
             picked = [words for words, hit in zip(giveaways, chosen[row], strict=True) if hit]
             title = scrub(title, frozenset().union(*picked)) or title
         words = title.split()
-        keep = torch.rand(len(words), generator=generator) >= training.word_dropout
+        keep = torch.rand(len(words), generator=generator) >= dropout
         augmented.append(
             " ".join(w for w, k in zip(words, keep.tolist(), strict=True) if k) or title
         )

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from tagger.config import Frozen
 from tagger.errors import OutputError, TrainingError
 
-_PREFIX, _UNFINISHED = "checkpoint-", ".checkpoint.new"
+_PREFIX, _UNFINISHED, _FEATURES = "checkpoint-", ".checkpoint.new", ".features"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 
 
@@ -142,13 +142,18 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def remove(run: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for path in (*_checkpoints(run), run / _UNFINISHED):
+    for path in (*_checkpoints(run), run / _UNFINISHED, features(run)):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def leftovers(run: Path) -> list[Path]:
     """What a killed run may have left in `run` besides its checkpoints."""
-    return [path for path in (run / _UNFINISHED,) if path.exists()]
+    return [path for path in (run / _UNFINISHED, features(run)) if path.exists()]
+
+
+def features(run: Path) -> Path:
+    """Where an unfinished run keeps what its frozen towers said."""
+    return run / _FEATURES
 
 
 def _checkpoints(run: Path) -> list[Path]:

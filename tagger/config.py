@@ -133,12 +133,14 @@ class Training(Frozen, frozen=True):
     title alone. `optimizer` "muon" is for towers trained from scratch: it takes `muon_lr` for the
     weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
     (0 none, 1 fully balanced; the mean weight of a product stays 1). With `accumulate` several
-    batches make a step; each task's loss is a mean over the labelled products of its batch.
+    batches make a step; each task's loss is a mean over the labelled products of its batch. With
+    `freeze_towers` both towers stay as they are, and pictures and words are not varied.
     """
 
     epochs: Positive = 10
     batch_size: Positive = 128
     accumulate: Positive = 1
+    freeze_towers: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: Rate = 1e-3
     tower_lr: Rate = 1e-5

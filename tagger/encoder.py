@@ -66,12 +66,16 @@ class Encoder:
 
     def look(self, key: bytes, data: bytes) -> tuple[Pixels | None, Features | None, ImageStatus]:
         """Pixels or remembered features of the picture file `data`, and its status."""
-        features = self._images.get(key)
+        features = self.recall(key)
         if features is not None:
             return None, features, "ok"
         preprocess = self.bundle.config.preprocess
         pixels, status = self._decoded.get(key, lambda: decode(data, preprocess))
         return pixels, None, status
+
+    def recall(self, key: bytes) -> Features | None:
+        """What is remembered of a picture."""
+        return self._images.get(key)
 
     def read(self, title: str | None) -> Sequence[int]:
         """Token ids of a title; none of one that cannot be used."""

@@ -10,20 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tagger.model import CMAClip, Normalise
+from tagger.towers import OpenClipImageTower
 
 
-class FastAttention(nn.Module):
-    """`nn.MultiheadAttention` of a tensor over itself, written out.
+class FastAttention(nn.MultiheadAttention):
+    """Multi-head attention of a tensor over itself, written out; weights as they were.
 
     At a few dozen tokens, the fused kernel for CPUs takes three times as long as two products of
     contiguous matrices with a softmax between.
     """
 
-    def __init__(self, attention: nn.MultiheadAttention) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         query: Tensor,
         key: Tensor,
@@ -33,27 +30,38 @@ class FastAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """query (batch, length, width), which key and value must be, too; attn_mask (length,
         length) or (batch * heads, length, length) is added to the scores."""
-        whole = self.attention
         batch, length, width = query.shape
-        heads, size = whole.num_heads, whole.head_dim
-        qkv = F.linear(query, whole.in_proj_weight, whole.in_proj_bias)
-        split = qkv.view(batch, length, 3, heads, size).permute(2, 0, 3, 1, 4)
-        q, k, v = split.contiguous().view(3, batch * heads, length, size)
+        size = self.head_dim
+        qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        split = qkv.view(batch, length, 3, self.num_heads, size).permute(2, 0, 3, 1, 4)
+        q, k, v = split.contiguous().view(3, batch * self.num_heads, length, size)
         scores = torch.bmm(q * size**-0.5, k.transpose(1, 2))
         if attn_mask is not None:
             scores = scores + attn_mask
         weights = F.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
-        mixed = torch.bmm(weights, v).view(batch, heads, length, size)
-        return whole.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), None
+        mixed = torch.bmm(weights, v).view(batch, self.num_heads, length, size)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), None
 
 
-def speed_up_open_clip(model: CMAClip) -> None:
-    """Put the parts below into the towers of `model`, where they are open_clip's transformers."""
-    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+def write_out_attention(model: CMAClip) -> None:
+    """Make the self-attention of open_clip's transformers in `model` a `FastAttention`; it can be
+    trained as well."""
+    if not isinstance(model.image_tower, OpenClipImageTower):
+        return
+    from open_clip.transformer import ResidualAttentionBlock
 
     for block in model.modules():
         if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv"):
-            block.attn = FastAttention(block.attn)
+            block.attn.__class__ = FastAttention  # the weights keep their names
+
+
+def fold_normalisation(model: CMAClip) -> None:
+    """Put the normalisation of pixels into the patch embedding of a vision transformer, if the
+    image tower of `model` is one."""
+    if not isinstance(model.image_tower, OpenClipImageTower):
+        return
+    from open_clip.transformer import VisionTransformer
+
     visual = getattr(model.image_tower, "visual", None)
     if isinstance(visual, VisionTransformer) and isinstance(model.normalise, Normalise):
         visual.conv1 = PatchEmbedding(visual.conv1, model.normalise)

@@ -188,8 +188,10 @@ def _forward(
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
     titles = augment_titles(batch.titles, words, training, generator)
     ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
-    changed = augment_pixels(pixels, training, generator).to(device)
-    image = model.encode_image(changed, present.to(device)) if bool(present.any()) else None
+    changed = pixels if training.freeze_towers else augment_pixels(pixels, training, generator)
+    image = None
+    if bool(present.any()):
+        image = model.encode_image(changed.to(device), present.to(device))
     text = model.encode_text(ids.to(device), mask.to(device))
     outputs = [(1.0, model.fuse(image, text))]
     if training.image_only_weight and image is not None:

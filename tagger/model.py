@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,18 @@ class Output:
     modality_weights: Tensor
 
 
+class Towers(Protocol):
+    """What answers for the towers of a model, when it is not they themselves."""
+
+    def image_features(self, pixels: Tensor) -> Features: ...
+    def text_features(self, ids: Tensor, mask: Tensor) -> Features: ...
+
+
 class CMAClip(nn.Module):
     """The network of figure 1 of the paper; `config.tasks` fixes the heads."""
+
+    frozen: Towers | None = None
+    """In training with towers that stay as they are: these, which see everything once."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -92,10 +103,14 @@ class CMAClip(nn.Module):
 
     def image_features(self, pixels: Tensor) -> Features:
         """pixels uint8 or float in 0..255 (n, 3, height, width)."""
+        if self.frozen is not None:
+            return self.frozen.image_features(pixels)
         return Features(*self.image_tower(self.normalise(pixels).to(self.image_dtype)))
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Features:
         """ids and mask (n, length)."""
+        if self.frozen is not None:
+            return self.frozen.text_features(ids, mask)
         return Features(*self.text_tower(ids, mask))
 
     def project_image(self, features: Features, present: Tensor) -> Sequence:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +25,11 @@ from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition
 from tagger.device import choose_device
 from tagger.drift import profile_of, write_profile
-from tagger.errors import OutputError
+from tagger.errors import OutputError, UsageError
+from tagger.fast_vit import write_out_attention
+from tagger.feature_cache import opened
 from tagger.fit import Learner, fit
+from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import title_status
@@ -56,6 +60,7 @@ class TrainOptions:
     device: str | None = None
     limit: int | None = None
     resume: bool = False
+    freeze_towers: bool = False
     command: str = "tagger train"
 
 
@@ -91,6 +96,12 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     source, definition = find_definition(options.model, options.pretrained)
     training = override(definition.training, options)
     device = choose_device(options.device)
+    trained = source is not None and (source / bundle.WEIGHTS).is_file()
+    if training.freeze_towers and options.pretrained is None and not trained:
+        raise UsageError(
+            f"--freeze-towers: the towers of {options.model} know nothing yet",
+            "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
+        )
     data = read_data(
         options.catalog, options.validation, options.columns, options.tasks, training, options.limit
     )
@@ -98,6 +109,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     titles = [t for t in data.train.titles if t is not None and title_status(t) == "ok"]
     model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
     model = model.to(device)
+    if device.type == "cpu":
+        write_out_attention(model)
     monitor.prepared(data, model, device)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         roots = image_roots(options)
@@ -107,9 +120,16 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         ]
         learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
-        history, best = fit(
-            learner, data.validation, caches[1], options.out, print_, monitor.step, monitor.epoch
-        )
+        with frozen_towers(learner, options.out):
+            history, best = fit(
+                learner,
+                data.validation,
+                caches[1],
+                options.out,
+                print_,
+                monitor.step,
+                monitor.epoch,
+            )
     seconds = time.monotonic() - started
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
     result = TrainResult(data, history, best, dict(statuses), seconds)
@@ -120,6 +140,29 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     write_trained_on(options.out, data.train, source)
     checkpoint.remove(options.out)
     return result
+
+
+@contextmanager
+def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
+    """Until the block ends, the towers of a recipe that freezes them see everything once.
+
+    What they say is in `out` while the run is unfinished, so that a resumed one has it, too.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if not learner.training.freeze_towers:
+        yield
+        return
+    model = learner.model
+    for tower in (model.image_tower, model.text_tower):
+        tower.requires_grad_(False)
+    with opened(checkpoint.features(out)) as cache:
+        model.frozen = FrozenTowers(model, learner.tokenizer, cache)
+        try:
+            yield
+        finally:
+            model.frozen = None
 
 
 def write_own_profile(options: TrainOptions, data: Data, device: torch.device) -> None:
@@ -141,6 +184,8 @@ def override(training: Training, options: TrainOptions) -> Training:
         for name in ("epochs", "batch_size", "seed")
         if (value := getattr(options, name)) is not None
     }
+    # Said anew each time: who goes on from a model with frozen towers may want them trained.
+    changes["freeze_towers"] = options.freeze_towers
     if options.lr is not None:
         ratio = options.lr / training.lr if training.lr else 1.0
         changes |= {

@@ -17,7 +17,7 @@ import tagger
 from tagger import bundle
 from tagger.config import Architecture, Config, ConvTower, Preprocess, TokenTower
 from tagger.errors import ModelError, WeightsError
-from tagger.fast_vit import PatchEmbedding
+from tagger.fast_vit import PatchEmbedding, write_out_attention
 from tagger.inference import speed_up
 from tagger.model import CMAClip, Normalise
 from tagger.tokenizer import ClipPieces
@@ -253,6 +253,26 @@ def test_fast_towers_answer_as_open_clips_own(name: str) -> None:
     if "timm" not in str(ARCHITECTURES[name]) and name != "tiny-resnet":
         kinds = {type(module).__name__ for module in fast.modules()}
         assert {"FastAttention", "PatchEmbedding"} <= kinds
+
+
+def test_written_out_attention_learns_as_open_clips_own() -> None:
+    gradients = []
+    for written_out in (False, True):
+        model = model_on("tiny-clip").train()
+        if written_out:
+            write_out_attention(model)
+        names = list(model.state_dict())
+        torch.manual_seed(0)
+        pixels, ids = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8), titles(3)
+        image, text = model.image_features(pixels), model.text_features(ids, ids > 0)
+        (image.tokens.square().mean() + text.tokens.square().mean()).backward()  # type: ignore[no-untyped-call]
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        assert names == list(model_on("tiny-clip").state_dict())
+    one, other = gradients
+    assert one.keys() == other.keys()
+    assert any("in_proj_weight" in name for name in one)
+    for name, gradient in one.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_pixels_of_bf16_patches_are_exact_before_the_product() -> None:

@@ -30,6 +30,9 @@ from tagger.config import (
 )
 from tagger.errors import OutputError, TrainingError, UsageError
 from tagger.evaluate import evaluate_catalog
+from tagger.frozen import FrozenTowers
+from tagger.model import CMAClip
+from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
 from tagger.train import TrainOptions, TrainResult, train
 from tagger.training_data import Data
@@ -349,3 +352,94 @@ def test_columns_may_have_other_names(options: TrainOptions, catalog: Path) -> N
     one = run(renamed)
     other = run(replace(options, out=options.out.with_name("other"), epochs=1))
     assert one.history[0].loss == other.history[0].loss
+
+
+class Watcher(Silent):
+    """Counts after each epoch what has passed the frozen towers."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__(stop_after)
+        self.seen: list[tuple[int, int]] = []
+
+    def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None:
+        assert isinstance(model, CMAClip)
+        self.model = model
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        super().epoch(number, epoch)
+        assert isinstance(self.model.frozen, FrozenTowers)
+        encoder = self.model.frozen.encoder
+        self.seen.append((encoder.num_images, encoder.num_titles))
+
+
+@pytest.fixture
+def frozen(options: TrainOptions, tmp_path: Path) -> TrainOptions:
+    """The options of a run on the towers of a trained model, with other labels to learn."""
+    run(replace(options, out=tmp_path / "parent", epochs=1))
+    return replace(
+        options,
+        model=str(tmp_path / "parent"),
+        freeze_towers=True,
+        tasks=["shape"],
+        epochs=3,
+    )
+
+
+def test_frozen_towers_see_each_picture_in_the_first_epoch_and_stay_as_they_are(
+    frozen: TrainOptions,
+) -> None:
+    watcher = Watcher()
+    result = run(frozen, watcher)
+    first, second, third = watcher.seen
+    assert first[0] > 60  # several of 108 pictures are equal
+    assert first[0] == second[0] == third[0]
+    # Of the titles a share is scrubbed at random.
+    assert third[1] - second[1] < second[1] - first[1] + 30 < first[1]
+    before, after = weights(Path(frozen.model)), weights(frozen.out)
+    towers = [name for name in before if "_tower." in name]
+    assert towers
+    assert all(torch.equal(before[name], after[name]) for name in towers)
+    assert not torch.equal(before["norm.weight"], after["norm.weight"])
+    assert result.history[-1].loss < result.history[0].loss
+    assert sorted(path.name for path in frozen.out.iterdir() if path.name.startswith(".")) == []
+
+
+def test_run_with_frozen_towers_is_resumed_to_the_same_weights(
+    frozen: TrainOptions, tmp_path: Path
+) -> None:
+    whole = replace(frozen, out=tmp_path / "whole")
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(frozen, Silent(stop_after=1))
+    watcher = Watcher()
+    run(replace(frozen, resume=True), watcher)
+    assert watcher.seen[0][0] == 0  # what the towers said was kept
+    expected = weights(whole.out)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(frozen.out).items())
+
+
+def test_frozen_towers_say_what_the_towers_say(frozen: TrainOptions) -> None:
+    trained = load(frozen.model)
+    pixels = torch.randint(0, 256, (5, 16, 12, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    ids, mask = collate_titles(
+        ["Brandzu fa bag 1", None, "one", "a shoe and a bag", None], trained.tokenizer, None
+    )
+    model = trained.model
+    present = torch.tensor([True, True, False, True, False])
+    with torch.inference_mode():
+        want = model(pixels, present, ids, mask)
+        model.frozen = FrozenTowers(model, trained.tokenizer, None)
+        for _ in range(2):
+            got = model(pixels, present, ids, mask)
+            torch.testing.assert_close(
+                got.modality_weights, want.modality_weights, atol=0.02, rtol=0
+            )
+            for name, logits in want.logits.items():
+                torch.testing.assert_close(got.logits[name], logits, atol=0.05, rtol=0.05)
+    assert model.frozen.encoder.num_images == 5
+
+
+def test_towers_that_know_nothing_are_not_frozen(options: TrainOptions) -> None:
+    with pytest.raises(UsageError, match="know nothing yet"):
+        run(replace(options, freeze_towers=True))
+    assert not (options.out / "config.json").exists()
