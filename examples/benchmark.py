@@ -36,11 +36,12 @@ from tagger import bundle, shelf
 from tagger.bundle import Bundle
 from tagger.config import BATCH_SIZE, read_config
 from tagger.device import has_bf16
-from tagger.encoder import Encoder, Inputs
+from tagger.encoder import Encoder
 from tagger.images import decode
 from tagger.job import Job, JobOptions
 from tagger.model import CMAClip
 from tagger.run import Result, run
+from tagger.runtime import Inputs
 from tagger.tasks import Task
 from tagger.tokenizer import ClipPieces
 from tagger.train import TrainOptions, train

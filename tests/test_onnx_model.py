@@ -430,6 +430,7 @@ def test_what_needs_torch_says_so_where_there_is_none(tmp_path: Path) -> None:
 
 def test_the_light_requirements_are_what_is_imported(imported: set[str]) -> None:
     lines = (ROOT / "requirements-onnx.txt").read_text(encoding="utf-8").splitlines()
+    assert "pip install -r requirements-onnx.txt && " in (ROOT / "README.md").read_text("utf-8")
     listed = {line for line in lines if line and not line.startswith("#")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]["onnx"]
