@@ -430,7 +430,8 @@ def _network_of(bundle: LoadedModel, option: str) -> Bundle:
     if bundle.is_export:
         raise UsageError(
             f"{option} needs the network itself, and {bundle.path} is an export",
-            "run it with the model that the export was made from, then export that again",
+            "run it on the model that the export was made from; what it changes there must be "
+            "exported again",
         )
     from tagger.bundle import Bundle
 
