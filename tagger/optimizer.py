@@ -68,8 +68,6 @@ def build_optimizers(model: CMAClip, training: Training) -> list[Optimizer]:
     muon: dict[bool, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         in_tower = "_tower." in name
-        if in_tower and training.freeze_towers:
-            continue
         if training.optimizer == "muon" and _is_hidden_matrix(name, parameter):
             muon.setdefault(in_tower, []).append(parameter)
             continue

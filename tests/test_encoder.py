@@ -173,6 +173,16 @@ def test_batch_is_halved_until_it_fits_and_that_is_remembered(
     assert max(device.sizes[first:]) == 8
 
 
+def test_batches_are_filled_from_several_reads(model_dir: Path, make_catalog: MakeCatalog) -> None:
+    words = [f"red {number}" for number in range(300)]
+    path, model = make_catalog([{"title": w} for w in words]), bundle.load(model_dir)
+    device = SmallDevice(1000)
+    model.model.norm.register_forward_pre_hook(device)
+    how = Labelling(TASKS, path.parent, batch_size=128)
+    list(label_batches(Encoder(model), Catalog(path).batches(64), how))
+    assert device.sizes == [128, 128, 48]
+
+
 def test_device_too_small_for_one_product_is_said_so(model_dir: Path, repeating: Path) -> None:
     small = bundle.load(model_dir)
     small.model.image_tower.register_forward_pre_hook(SmallDevice(0))

@@ -165,8 +165,12 @@ def test_full_disk_ends_the_writing_and_not_the_run(tmp_path: Path) -> None:
     assert cache.trouble is not None
     assert "full" in cache.trouble
     assert cache.get(key(1)) is None
+    with opened(tmp_path) as other:  # which must not wait for the one that gave up
+        assert other is not None
+        assert same(other.get(key(1)), some(1))
+        other.put({key(2): some(2)})
+        assert same(other.get(key(2)), some(2))
     cache.close()
-    assert same(FeatureCache(tmp_path).get(key(1)), some(1))
 
 
 def test_new_heads_share_tower_outputs_and_new_towers_or_pictures_do_not(tmp_path: Path) -> None:
