@@ -52,6 +52,8 @@ NOUNS = ("shirt", "kurta", "shoe", "bag", "watch", "heel", "belt", "dress", "cap
 KINDS = ("men", "women", "kids", "casual", "formal", "sports", "striped", "printed", "solid")
 SMALL_MODEL_PRODUCTS = 8
 """Times as many products for a small model, so that its run takes seconds, too."""
+NETWORK_PRODUCTS = 4 * BATCH_SIZE
+"""Products that the network alone is timed on."""
 LOOP_BATCH = 32
 """Of the plain open_clip loop that people write."""
 
@@ -92,12 +94,12 @@ def main() -> None:
 def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
     """All rates of one model on the catalog `feed`."""
     fast = tagger.load(model, device).bundle
-    products = load_inputs(fast, feed)
-    batch = products[:BATCH_SIZE]
+    batches = load_batches(fast, feed)
+    number = sum(map(len, batches))
     decoding = rate_of_decoding(fast, feed)
-    network = rate(lambda: Encoder(fast).answer(batch), len(batch))
+    network = rate(lambda: answer_all(fast, batches), number)
     exact = tagger.load(model, device, fp32=True).bundle
-    network_fp32 = rate(lambda: Encoder(exact).answer(batch), len(batch))
+    network_fp32 = rate(lambda: answer_all(exact, batches), number)
     before = peak_flops(torch.device(device))
     result = predict(fast, feed, "out")
     wall = min(decoding, network)
@@ -113,7 +115,7 @@ def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
         rows.insert(3, Row("both on the same cores", both, f"{both / wall:.0%} of the slower wall"))
     if is_vit:
         peak, kind = (before[0] + peak_flops(torch.device(device))[0]) / 2, before[1]
-        flops = flops_of(exact, batch) / len(batch)
+        flops = flops_of(exact, batches) / number
         ceiling = peak / flops
         plain = rate_of_plain_loop(feed)
         rows += [
@@ -122,9 +124,9 @@ def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
             Row(f"plain open_clip loop, towers only, batch {LOOP_BATCH}", plain),
             Row("predict against that loop", end, f"{end / plain:.2f}x"),
         ]
-    number = len(pd.read_parquet(feed))
+    rows_in_feed = len(pd.read_parquet(feed))
     for what, variants in (("picture", False), ("product", True)):
-        repeated = make_feed(feed.parent, number, repeats=5, variants=variants)
+        repeated = make_feed(feed.parent, rows_in_feed, repeats=5, variants=variants)
         often = rows_per_second(predict(fast, repeated, "repeated"))
         rows.append(Row(f"predict, each {what} five times", often, f"{often / end:.2f}x"))
     cache = feed.parent / "cache"
@@ -181,16 +183,26 @@ def make_vit(folder: Path) -> Path:
     return path
 
 
-def load_inputs(model: Bundle, feed: Path) -> list[Inputs]:
-    """The first products of the catalog, decoded and tokenised, of one title length."""
-    encoder, products = Encoder(model), []
-    for number, row in enumerate(pd.read_parquet(feed).itertuples()):
+def load_batches(model: Bundle, feed: Path) -> list[list[Inputs]]:
+    """The first products of the catalog, decoded and tokenised, batched as predict does."""
+    encoder, by_length = Encoder(model), {}
+    for number, row in enumerate(pd.read_parquet(feed)[:NETWORK_PRODUCTS].itertuples()):
         ids = encoder.read(row.title)
-        if encoder.padded_length(ids) == encoder.padded_length(range(12)):
-            data = (feed.parent / row.image).read_bytes()
-            pixels, _ = decode(data, model.config.preprocess)
-            products.append(Inputs(str(number).encode(), pixels, ids=ids))
-    return products
+        pixels, _ = decode((feed.parent / row.image).read_bytes(), model.config.preprocess)
+        inputs = Inputs(str(number).encode(), pixels, ids=ids)
+        by_length.setdefault(encoder.padded_length(ids), []).append(inputs)
+    return [
+        products[start : start + BATCH_SIZE]
+        for products in by_length.values()
+        for start in range(0, len(products), BATCH_SIZE)
+    ]
+
+
+def answer_all(model: Bundle, batches: list[list[Inputs]]) -> None:
+    """The network alone, with nothing remembered."""
+    encoder = Encoder(model)
+    for batch in batches:
+        encoder.answer(batch)
 
 
 def rate(call: Callable[[], object], count: int, seconds: float = 6.0) -> float:
@@ -240,10 +252,10 @@ def peak_flops(device: torch.device) -> tuple[float, str]:
     return rate(multiply, 2 * 2048**3, seconds=3.0), str(dtype).removeprefix("torch.")
 
 
-def flops_of(model: Bundle, products: list[Inputs]) -> float:
-    """Of the matrix products for one batch, two for each multiply and add."""
+def flops_of(model: Bundle, batches: list[list[Inputs]]) -> float:
+    """Of the matrix products for `batches`, two for each multiply and add."""
     with FlopCounterMode(display=False) as counter:
-        Encoder(model).answer(products)
+        answer_all(model, batches)
     return float(counter.get_total_flops())
 
 

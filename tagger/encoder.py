@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tagger.errors import UsageError
 from tagger.feature_cache import FeatureCache
-from tagger.images import ImageStatus, Pixels, decode
+from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
 from tagger.model import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
 from tagger.runtime import BatchAnswers, Inputs, Work, round_up
@@ -293,17 +293,19 @@ def text_context(bundle: Bundle) -> bytes:
 
 
 def _context(tower: nn.Module, *others: bytes) -> bytes:
-    digest = hashlib.sha256()
-    for name, tensor in tower.state_dict().items():
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.device.type} {values.dtype} {values.shape}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
     kernels = torch.backends.cpu.get_cpu_capability()
-    for other in (__version__, torch.__version__, kernels):
-        digest.update(f"{other}\n".encode())
-    for content in others:
-        digest.update(content)
-    return digest.digest()
+    versions = "\n".join((__version__, torch.__version__, kernels))
+    with ThreadPoolExecutor(NUM_THREADS) as pool:  # hashing releases the GIL
+        weights = list(pool.map(_tensor_digest, tower.state_dict().values()))
+    names = "\n".join(tower.state_dict())
+    return hashlib.sha256(b"".join((*weights, *others, f"{names}\n{versions}".encode()))).digest()
+
+
+def _tensor_digest(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu().contiguous()
+    header = f"{tensor.device.type} {values.dtype} {values.shape}".encode()
+    content = values.flatten().view(torch.uint8).numpy().data
+    return hashlib.sha256(header + hashlib.sha256(content).digest()).digest()
 
 
 def as_arrays(output: Output) -> BatchAnswers:
