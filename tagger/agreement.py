@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor
 
 from tagger.bundle import Bundle
 from tagger.errors import ExportError, NotExportableError
@@ -68,6 +69,18 @@ def onnx_answer(path: Path) -> Answer:
 def pt2_answer(path: Path) -> Answer:
     """A graph of torch.export, read back from its file."""
     graph = torch.export.load(path).module()
+
+    @torch.inference_mode()
+    def answer(inputs: Arrays) -> Arrays:
+        outputs = graph(*(torch.from_numpy(array) for array in inputs.values()))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return answer
+
+
+def aoti_answer(path: Path) -> Answer:
+    """A compiled package, loaded from its file; its library runs in this process."""
+    graph = torch._inductor.aoti_load_package(str(path))
 
     @torch.inference_mode()
     def answer(inputs: Arrays) -> Arrays:

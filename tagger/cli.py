@@ -522,6 +522,7 @@ class ExportFormat(enum.StrEnum):
 
     onnx = "onnx"
     pt2 = "pt2"
+    aoti = "aoti"
     open_clip = "open_clip"
 
 
@@ -540,7 +541,8 @@ def export(
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="ONNX, a torch.export file, or the towers alone as an open_clip checkpoint."
+            help="ONNX; a torch.export file; aoti, the same compiled for this kind of machine; or "
+            "the towers alone as an open_clip checkpoint."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write; it must not be there.")],

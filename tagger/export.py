@@ -17,6 +17,7 @@ from tagger import bundle as bundles
 from tagger import calibration, drift, tokenizer, trained_on
 from tagger.agreement import (
     Answer,
+    aoti_answer,
     check_agreement,
     compare,
     graph_inputs,
@@ -45,7 +46,7 @@ from tagger.exported import (
     output_specs,
 )
 from tagger.golden import Arrays, GoldenProducts, golden_file, golden_products
-from tagger.graph import save_onnx, save_pt2, trace
+from tagger.graph import save_aoti, save_onnx, save_pt2, trace
 from tagger.hashes import file_digest
 from tagger.images import NUM_THREADS, decode
 from tagger.open_clip_checkpoint import WEIGHTS as TOWERS
@@ -204,6 +205,8 @@ def _export_graph(
     program = trace(bundle, options.precision)
     if options.format == "onnx":
         save_onnx(program, bundle, graph)
+    elif options.format == "aoti":
+        save_aoti(program, bundle, graph)
     else:
         save_pt2(program, graph)
     answers = source_answer(bundle), _answer_of(graph)
@@ -222,7 +225,8 @@ def _judge(comparison: Comparison, precision: Precision, show: Show) -> None:
 
 def _answer_of(graph: Path) -> Answer:
     """The written graph, in the runtime that its consumers have."""
-    return onnx_answer(graph) if graph.name == GRAPHS["onnx"] else pt2_answer(graph)
+    readers = {"onnx": onnx_answer, "aoti": aoti_answer, "pt2": pt2_answer}
+    return next(read(graph) for kind, read in readers.items() if graph.name == GRAPHS[kind])
 
 
 def _compare(

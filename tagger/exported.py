@@ -14,10 +14,10 @@ MANIFEST, GOLDEN = "export.json", "golden.safetensors"
 FORMAT_VERSION = 1
 MODALITY_WEIGHTS = "modality_weights"
 
-Format = Literal["onnx", "pt2", "open_clip"]
+Format = Literal["onnx", "pt2", "aoti", "open_clip"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
-GRAPHS = {"onnx": "model.onnx", "pt2": "model.pt2"}
+GRAPHS = {"onnx": "model.onnx", "pt2": "model.pt2", "aoti": "model.aoti.pt2"}
 """The file of the graph by format."""
 
 

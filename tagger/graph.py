@@ -1,12 +1,14 @@
-"""A model as one graph of pixels and ids: traced by torch.export, stored as ONNX or pt2."""
+"""A model as one graph of pixels and ids: traced by torch.export, stored or compiled."""
 
 from __future__ import annotations
 
 import copy
 import io
+import shutil
 from pathlib import Path
 
 import torch
+import torch._inductor
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -103,6 +105,22 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
     content = io.BytesIO()
     torch.export.save(program, content)
     path.write_bytes(content.getbuffer())
+
+
+def save_aoti(program: ExportedProgram, bundle: Bundle, path: Path) -> None:
+    """Compile the graph to a library for this kind of machine: AOTInductor's package.
+
+    Raises:
+        NotExportableError: there is no C++ compiler, or the graph cannot be compiled.
+        OSError: `path` cannot be written.
+    """
+    try:
+        with quietly():
+            package = torch._inductor.aoti_compile_and_package(program)
+    # The compiler's errors have no base class either.
+    except Exception as error:
+        raise _not_exportable(bundle, "AOTInductor (it needs a C++ compiler)", error) from error
+    shutil.move(package, path)
 
 
 def _in_precision(model: CMAClip, precision: Precision) -> CMAClip:

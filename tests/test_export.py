@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,14 @@ from typer.testing import CliRunner
 
 from tagger import bundle, graph, shelf
 from tagger import export as exporting
-from tagger.agreement import Answer, check_agreement, compare, onnx_answer, source_answer
+from tagger.agreement import (
+    Answer,
+    aoti_answer,
+    check_agreement,
+    compare,
+    onnx_answer,
+    source_answer,
+)
 from tagger.bundle import Bundle
 from tagger.cli import app
 from tagger.config import read_config, write_config
@@ -448,6 +456,18 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="it needs a C++ compiler")
+def test_a_compiled_package_answers_sizes_that_it_was_not_made_with(
+    model_dir: Path, tiny: Bundle, tmp_path: Path
+) -> None:
+    out = export_to(tmp_path / "aoti", model_dir, "aoti")
+    answer = aoti_answer(out / "model.aoti.pt2")
+    for batch, length in ((1, 1), (5, 16)):
+        inputs = inputs_of(batch, length)
+        assert largest_difference(answer(inputs), source_answer(tiny)(inputs)) < 1e-5
+
+
 @pytest.mark.parametrize("kind", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
 def test_a_full_disk_is_its_own_error(model_dir: Path, tmp_path: Path, kind: Format) -> None:
     with largest_file(10_000), pytest.raises(DiskFullError, match="cannot write"):
