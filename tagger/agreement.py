@@ -68,19 +68,16 @@ def onnx_answer(path: Path) -> Answer:
 
 def pt2_answer(path: Path) -> Answer:
     """A graph of torch.export, read back from its file."""
-    graph = torch.export.load(path).module()
-
-    @torch.inference_mode()
-    def answer(inputs: Arrays) -> Arrays:
-        outputs = graph(*(torch.from_numpy(array) for array in inputs.values()))
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
-
-    return answer
+    return _of_tensors(torch.export.load(path).module())
 
 
 def aoti_answer(path: Path) -> Answer:
     """A compiled package, loaded from its file; its library runs in this process."""
-    graph = torch._inductor.aoti_load_package(str(path))
+    return _of_tensors(torch._inductor.aoti_load_package(str(path)))
+
+
+def _of_tensors(graph: Callable[..., dict[str, torch.Tensor]]) -> Answer:
+    """A graph of tensors as one of arrays."""
 
     @torch.inference_mode()
     def answer(inputs: Arrays) -> Arrays:

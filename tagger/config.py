@@ -134,7 +134,7 @@ class Training(Frozen, frozen=True):
     weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
     (0 none, 1 fully balanced; the mean weight of a product stays 1). With `accumulate` several
     batches make a step; each task's loss is a mean over the labelled products of its batch. With
-    `freeze_towers` both towers stay as they are, and pictures and words are not varied.
+    `freeze_towers` both towers stay as they are, and of all variation only `scrub` is left.
     """
 
     epochs: Positive = 10

@@ -5,9 +5,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 
 from tagger.config import ConvTower, TokenTower
 from tagger.errors import ModelError, WeightsError, closest
+from tagger.quiet import quietly
 
 
 class ConvImageTower(nn.Module):
@@ -296,7 +295,7 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     config = open_clip_config(name)
     # force_custom_text gives every architecture the same two members, visual and text.
     # It warns of random weights, which is no news here: others are filled in, or trained.
-    with _silence():
+    with quietly():
         model = open_clip.create_model(
             name,
             force_custom_text=True,
@@ -340,7 +339,7 @@ def load_pretrained(
             "name one of these tags, or a .pt or .safetensors file",
         )
     try:
-        with _silence():
+        with quietly():
             model = open_clip.create_model(
                 name, pretrained=pretrained, force_custom_text=True, weights_only=True
             )
@@ -354,13 +353,3 @@ def load_pretrained(
         ) from error
     image.visual.load_state_dict(model.visual.state_dict())
     text.text.load_state_dict(model.text.state_dict())
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """open_clip and the hub client log every retry; the error that is raised says it once."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

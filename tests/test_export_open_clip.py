@@ -27,40 +27,22 @@ from tagger.tokenizer import ClipPieces
 
 from .conftest import randomise, tiny_config
 from .test_export import consume, ignore, largest_difference
+from .test_towers import ARCHITECTURES as TINY
 
-TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-VIT = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "leaving-vit": {"embed_dim": 8, "vision_cfg": VIT, "text_cfg": TEXT},
-    "leaving-resnet": {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
-        "text_cfg": TEXT,
-    },
-    "leaving-convnext": {
-        "embed_dim": 8,
-        "vision_cfg": {
-            "timm_model_name": "convnext_atto",
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "image_size": 64,
-        },
-        "text_cfg": TEXT,
-    },
-    "leaving-coca": {
-        "embed_dim": 8,
-        "vision_cfg": {
-            **VIT,
-            "attentional_pool": True,
-            "attn_pooler_heads": 2,
-            "output_tokens": True,
-        },
-        "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
-        "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
-        "custom_text": True,
-    },
+    name.replace("tiny", "leaving"): {
+        **config,
+        "text_cfg": {**config["text_cfg"], "vocab_size": 49408},
+        **(
+            {"multimodal_cfg": {**config["multimodal_cfg"], "vocab_size": 49408}}
+            if "multimodal_cfg" in config
+            else {}
+        ),
+    }
+    for name, config in TINY.items()
+    if name in ("tiny-clip", "tiny-resnet", "tiny-convnext", "tiny-coca")
 }
+"""The tiny towers, reading CLIP's own tokens."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +72,7 @@ def saved(folder: Path, name: str) -> Bundle:
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return saved(tmp_path_factory.mktemp("models"), "leaving-vit")
+    return saved(tmp_path_factory.mktemp("models"), "leaving-clip")
 
 
 def inputs_of(source: Bundle, batch: int, length: int) -> Arrays:
@@ -114,7 +96,7 @@ def inputs_of(source: Bundle, batch: int, length: int) -> Arrays:
     "name",
     [
         "leaving-coca",
-        pytest.param("leaving-vit", marks=pytest.mark.slow),
+        pytest.param("leaving-clip", marks=pytest.mark.slow),
         pytest.param("leaving-resnet", marks=pytest.mark.slow),
         pytest.param("leaving-convnext", marks=pytest.mark.slow),
     ],
