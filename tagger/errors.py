@@ -14,7 +14,9 @@
     |-- OtherRunError     12   the output holds another run: other input, model or options
     |-- DriftError        13   a feed is not like the products that the model was fitted on
     |-- ExportError       14   an export does not answer as its source does
-    `-- NotExportableError 15  a model that the format, or what runs it, cannot take
+    |-- NotExportableError 15  a model that the format, or what runs it, cannot take
+    `-- TaxonomyError   16  a taxonomy or mapping file: a cycle, an orphan, a duplicate, an unknown
+                            label
 
 A signal ends a command with 128 + its number: SIGINT 130, SIGTERM 143, a closed pipe 141.
 Anything else that escapes is a bug and keeps its traceback (exit code 1).
@@ -95,6 +97,10 @@ class ExportError(TaggerError):
 
 class NotExportableError(TaggerError):
     exit_code = 15
+
+
+class TaxonomyError(TaggerError):
+    exit_code = 16
 
 
 class StoppedError(BaseException):
