@@ -4,10 +4,11 @@ Usage:
 
     python examples/render.py --out DIR [--num-products N] [--seed S] [--no-bad-rows]
 
-writes DIR/images/*.jpg and DIR/catalog.csv with the columns id, image, title, category, color and
-pattern. The last three are the true labels; an empty one means that the label does not apply or
-is not known. Titles and brands are invented. About a third of the titles name neither colour nor
-pattern, some do not name the category, and some are empty, so that the picture has to tell.
+writes DIR/images/*.jpg and DIR/catalog.csv with the columns id, image, title, category, color,
+pattern and path. The last four are the true labels, path being the category with what it stands
+under; an empty one means that the label does not apply or is not known. Titles and brands are
+invented. About a third of the titles name neither colour nor pattern, some do not name the
+category, and some are empty, so that the picture has to tell.
 
 With --bad-rows (the default) eight faulty rows are spread through the catalogue, one of each kind
 that a real export tends to contain; see `damage`.
@@ -33,7 +34,7 @@ from drawing.sketch import Sketch
 
 T = TypeVar("T")
 
-COLUMNS = ("id", "image", "title", "category", "color", "pattern")
+COLUMNS = ("id", "image", "title", "category", "color", "pattern", "path")
 COLORS = tuple(colors.COLORS)
 JPEG_QUALITIES = (85, 80, 75, 70, 65, 60, 55)  # the first that keeps the file small is used
 MAX_FILE_SIZE = 10_000
@@ -148,6 +149,22 @@ KINDS: dict[str, Kind] = {
     "Casual Shoes": Kind(footwear.draw_casual_shoe, MEN_AND_WOMEN, NO_PATTERN, standing=True),
     "Heels": Kind(footwear.draw_heels, ("Women",), NO_PATTERN, standing=True),
     "Flip Flops": Kind(footwear.draw_flip_flops, MEN_AND_WOMEN, NO_PATTERN),
+}
+
+PATHS = {
+    category: f"{above} > {category}"
+    for above, categories in {
+        "Accessories > Bags": ("Backpacks", "Handbags"),
+        "Accessories > Headwear": ("Caps",),
+        "Accessories > Ties": ("Ties",),
+        "Accessories > Watches": ("Watches",),
+        "Apparel > Bottomwear": ("Jeans", "Shorts", "Skirts", "Trousers"),
+        "Apparel > Dress": ("Dresses",),
+        "Apparel > Topwear": ("Shirts", "Sweaters", "Tshirts"),
+        "Footwear > Flip Flops": ("Flip Flops",),
+        "Footwear > Shoes": ("Casual Shoes", "Heels"),
+    }.items()
+    for category in categories
 }
 
 FAULTS = (
@@ -271,7 +288,8 @@ def write_catalog(out: Path, products: Iterator[Product]) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for rows, p in enumerate(products, start=1):
-            writer.writerow((f"{rows:04d}", p.image, p.title, p.category, p.color, p.pattern))
+            path = PATHS.get(p.category, "")
+            writer.writerow((f"{rows:04d}", p.image, p.title, p.category, p.color, p.pattern, path))
             if p.data is not None:
                 (out / p.image).write_bytes(p.data)
             elif p.image.startswith("images/"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tagger.decision import applies
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.modalities import IMAGE, TEXT
 from tagger.pixel_cache import PixelCache
@@ -21,10 +22,11 @@ from tagger.runtime import BatchAnswers, Logits, Model
 @dataclass(frozen=True)
 class Answers:
     """What the model says of n products: per task logits (n, labels) and the weight of the picture
-    (n,); has_image and has_title (n,) say what there was to answer from, and image_statuses how
-    many pictures had which status."""
+    (n,); applies (n,) whether it says that the task does; has_image and has_title (n,) say what
+    there was to answer from, and image_statuses how many pictures had which status."""
 
     logits: dict[str, Logits]
+    applies: dict[str, NDArray[np.bool_]]
     image_weights: dict[str, NDArray[np.float32]]
     has_image: NDArray[np.bool_]
     has_title: NDArray[np.bool_]
@@ -48,12 +50,14 @@ class Collector:
     bundle: Model
     tasks: Sequence[str]
     _logits: dict[str, list[Logits]] = field(default_factory=dict)
+    _applies: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     _weights: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, answers: BatchAnswers) -> None:
         """Those to the next batch."""
         for name in self.tasks:
             self._logits.setdefault(name, []).append(answers.logits[name])
+            self._applies.setdefault(name, []).append(applies(self.bundle, name, answers))
         self._weights.append(answers.modality_weights)
 
     def answers(self, pixels: PixelCache) -> Answers:
@@ -63,6 +67,7 @@ class Collector:
         # An absent modality weighs exactly 0, a present one never does.
         return Answers(
             {name: np.concatenate(parts) for name, parts in self._logits.items()},
+            {name: np.concatenate(parts) for name, parts in self._applies.items()},
             {name: weights[:, names.index(name), IMAGE] for name in self.tasks},
             weights[:, 0, IMAGE] > 0,
             weights[:, 0, TEXT] > 0,

@@ -24,16 +24,16 @@ from tagger.calibration import (
 )
 from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
+from tagger.decision import decide, is_whole, outcomes_of
 from tagger.drift import Profile, profile_of
 from tagger.errors import CatalogError
 from tagger.hashes import file_digest
 from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
-from tagger.runtime import Logits, softmax
 from tagger.scrub import giveaways
 from tagger.shelf import WEIGHTS
 from tagger.split import validation_rows
-from tagger.tasks import UNLABELED, Task
+from tagger.tasks import Task
 from tagger.trained_on import was_trained_on
 
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
@@ -131,25 +131,36 @@ def _fit(
     promise: Promise,
 ) -> tuple[float, tuple[Threshold, ...]]:
     """Temperature and thresholds. `parts` are masks (n,): the products that guide, those that are
-    tested on, those that are reported on."""
-    truth = np.array(task.label_ids(products.labels[task.name]))
-    known = (truth != UNLABELED) & answers.answered
+    tested on, those that are reported on. A label that is an inner node of a tree says nothing of
+    the nodes below, so such products are left out."""
+    labels = products.labels[task.name]
+    there = np.array([label is not None for label in labels]) & answers.answered
+    known = there & is_whole(task, labels)
     logits = answers.logits[task.name]
-    temperature = fit_temperature(logits[known & parts[0]], truth[known & parts[0]])
+    rows = np.flatnonzero(known & parts[0])
+    truth = task.label_ids(labels)
+    temperature = fit_temperature(logits[rows].astype(np.float64), truth[rows])
     outcomes = [
-        outcomes_of(task, logits[rows & known], truth[rows & known], temperature) for rows in parts
+        _outcomes(task, answers, labels, np.flatnonzero(part & known), temperature)
+        for part in parts
     ]
     targets = sorted({*PRECISIONS, promise.precision})
     return temperature, tuple(_threshold(outcomes, target, promise) for target in targets)
 
 
-def outcomes_of(
-    task: Task, logits: Logits, truth: NDArray[np.int64], temperature: float
+def _outcomes(
+    task: Task,
+    answers: Answers,
+    labels: Sequence[str | None],
+    rows: NDArray[np.int64],
+    temperature: float,
 ) -> Outcomes:
-    """What the model says of n products at `temperature`, and whether it is right."""
-    probabilities = softmax(logits, temperature)
-    guess = logits.argmax(1)
-    return Outcomes(np.array(task.labels)[guess], probabilities.max(1), guess == truth)
+    """What the model says of `rows` at `temperature`; of a product that it says the task does not
+    apply to, nothing can be published."""
+    decision = decide(task, answers.logits[task.name][rows], temperature)
+    given = answers.applies[task.name][rows]
+    true = [labels[row] for row in rows]
+    return outcomes_of(task, true, decision.chain, decision.confidences * given[:, None])
 
 
 def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise) -> Threshold:
@@ -168,13 +179,13 @@ def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise)
         published=0,
         reported_precision=None,
     )
-    published = fitted.passes(report.predicted, report.confidence)
-    if not published.any():
+    level, right = report.published(fitted.needed(report.predicted))
+    if not (level >= 0).any():
         return fitted
     return msgspec.structs.replace(
         fitted,
-        published=int(published.sum()),
-        reported_precision=float(report.correct[published].mean()),
+        published=int((level >= 0).sum()),
+        reported_precision=float(right.sum() / (level >= 0).sum()),
     )
 
 

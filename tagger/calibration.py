@@ -34,7 +34,8 @@ class Threshold(Frozen, frozen=True, kw_only=True):
     """What to publish of one task for one target precision.
 
     A product is published if its confidence is at least `threshold` (for a label in `by_label`, at
-    least that); null publishes none. `num_products` were fitted on. `published`, of
+    least that); null publishes none. Of a tree, the deepest node is published that is at least as
+    sure, and `by_label` goes by the top. `num_products` were fitted on. `published`, of
     `reported_products` others, had precision `reported_precision` (null if none was published).
     """
 
@@ -56,11 +57,17 @@ class Threshold(Frozen, frozen=True, kw_only=True):
         """Whether anything can be published by it."""
         return self.threshold is not None or any(t is not None for t in self.by_label.values())
 
-    def passes(self, predicted: NDArray[np.str_], confidence: Floats) -> Bools:
-        """(n,) whether each product is published."""
-        needed = np.array([self.of(str(label)) for label in predicted], dtype=np.float64)
-        passed: Bools = confidence >= needed
-        return passed
+    def needed(self, predicted: NDArray[np.str_]) -> Floats:
+        """(n,) the confidence that each product needs."""
+        return np.array([self.of(str(label)) for label in predicted], dtype=np.float64)
+
+
+def deepest_level(confidences: Floats, needed: Floats) -> NDArray[np.int64]:
+    """(n,) the last level of `confidences` (n, depth) that is at least `needed` (n,), -1 if none
+    is."""
+    sure = confidences >= needed[:, None]
+    last: NDArray[np.int64] = sure.shape[1] - 1 - sure[:, ::-1].argmax(1)
+    return np.where(sure.any(1), last, -1)
 
 
 class TaskCalibration(Frozen, frozen=True, kw_only=True):
@@ -142,8 +149,12 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """(n,) each: the predicted label, its confidence in 0..1, and whether it is right; a product
-    whose true label the model does not know is not."""
+    """Of n products: predicted (n,), the label; confidence (n, depth) in 0..1 and correct
+    (n, depth), whether it is right. A product whose true label the model does not know is not.
+
+    Of a tree, predicted is the top of the path, and depth the levels from there down to the
+    likeliest leaf; confidence never rises from one level to the next, and is -1 behind the leaf.
+    """
 
     predicted: NDArray[np.str_]
     confidence: Floats
@@ -155,6 +166,32 @@ class Outcomes:
     def where(self, rows: Bools) -> Outcomes:
         """The products of which `rows` (n,) is true."""
         return Outcomes(self.predicted[rows], self.confidence[rows], self.correct[rows])
+
+    def published(self, needed: Floats) -> tuple[NDArray[np.int64], Bools]:
+        """(n,) each: the level that is published where `needed` (n,) is asked for, -1 for none;
+        whether it is right."""
+        level = deepest_level(self.confidence, needed)
+        return level, (level >= 0) & self.correct[np.arange(len(level)), level]
+
+    @property
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(161,) each: how many products the confidences of GRID publish, and how many of these
+        rightly. A level is published from its own confidence down to above that of the next."""
+        levels = self.confidence.shape[1]
+        right = sum(
+            _at_least(self.confidence[:, k], self.correct[:, k])
+            - (_at_least(self.confidence[:, k + 1], self.correct[:, k]) if k + 1 < levels else 0)
+            for k in range(levels)
+        )
+        top = self.confidence[:, 0]
+        return _at_least(top, np.ones(len(top), dtype=bool)), np.asarray(right)
+
+
+def _at_least(confidence: Floats, counted: Bools) -> NDArray[np.int64]:
+    """(161,) how many of the `counted` (n,) have at least the `confidence` (n,) of GRID."""
+    order = np.argsort(-confidence, kind="stable")
+    sums = np.concatenate([[0], np.cumsum(counted[order])])
+    return sums[np.searchsorted(-confidence[order], -GRID, side="right")]
 
 
 def fit_threshold(guide: Outcomes, test: Outcomes, precision: float, delta: float) -> float | None:
@@ -176,7 +213,8 @@ def fit_threshold(guide: Outcomes, test: Outcomes, precision: float, delta: floa
     """
     promising = _p_values(guide, precision)
     start = len(GRID) - 1 - int(np.argmin(promising[::-1]))  # the lowest of equally good ones
-    passing = np.sort(guide.confidence[guide.confidence >= GRID[start]])[::-1]
+    top = guide.confidence[:, 0]
+    passing = np.sort(top[top >= GRID[start]])[::-1]
     surest = passing[int(STRICT_SHARE * len(passing))] if len(passing) else 1.0
     strict = min(start, int(np.searchsorted(-GRID, -surest)))
     p_values = _p_values(test, precision)
@@ -197,10 +235,8 @@ def _p_values(outcomes: Outcomes, precision: float) -> Floats:
     """Per confidence of GRID: how likely as many right ones are, were the precision `precision`."""
     from scipy.stats import binom
 
-    order = np.argsort(-outcomes.confidence, kind="stable")
-    right = np.concatenate([[0], np.cumsum(outcomes.correct[order])])
-    published = np.searchsorted(-outcomes.confidence[order], -GRID, side="right")
-    p_values: Floats = binom.sf(right[published] - 1, published, precision)
+    published, right = outcomes.counts
+    p_values: Floats = binom.sf(right - 1, published, precision)
     return p_values
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from tagger.config import SEPARATOR
 from tagger.errors import CatalogChangedError, CatalogError, closest, listing
 
 CSV_BLOCK_BYTES = 1 << 20
@@ -21,11 +22,22 @@ READ_BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that tagger reads; an absent id column is fine."""
+    """Names of the columns that tagger reads; an absent id column is fine.
+
+    Labels of a task stand in the column of its name, or, if it is in `labels`, in several: the
+    levels of a tree, from the top. `separator` parts the names of labels that are paths, None if
+    none are.
+    """
 
     image: str = "image"
     title: str = "title"
     id: str = "id"
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    separator: str | None = SEPARATOR
+
+    def of(self, task: str) -> tuple[str, ...]:
+        """The columns that the labels of `task` stand in."""
+        return self.labels.get(task, (task,))
 
 
 class Catalog:

@@ -21,6 +21,7 @@ from tagger.config import (
     DELTA,
     GPU_BATCH_SIZE,
     PRECISION,
+    SEPARATOR,
 )
 from tagger.errors import StoppedError, TaggerError, UsageError
 from tagger.version import __version__
@@ -44,12 +45,29 @@ CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
 ]
 TasksOption = Annotated[str, typer.Option(help="Tasks separated by commas: color,pattern.")]
+LabelledTasks = Annotated[
+    str,
+    typer.Option(
+        help="Tasks separated by commas, each the name of its label column, or of a tree with its "
+        "columns from the top: color,'kind=department>category'."
+    ),
+]
 ImageRoot = Annotated[
     Path | None,
     typer.Option(help="Where image paths start.", show_default="the catalog's folder"),
 ]
 ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
+Separator = Annotated[
+    str, typer.Option(help="Between the names of labels that are paths; '' if none are.")
+]
+Taxonomy = Annotated[
+    Path | None,
+    typer.Option(
+        help="Tree of the first task, whose labels may be its ids: Google's or Shopify's file, or "
+        "a CSV of parent,child."
+    ),
+]
 IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
 Model = Annotated[str, typer.Option(help="Trained model, or ONNX export: path or shelf name.")]
 Device = Annotated[
@@ -84,7 +102,7 @@ def options(
 @app.command()
 def train(
     catalog: CatalogArgument,
-    tasks: TasksOption,
+    tasks: LabelledTasks,
     out: Annotated[Path, typer.Option(help="Model directory to write.")],
     model: Annotated[
         str, typer.Option(help="Definition or trained model to start from: path or shelf name.")
@@ -114,22 +132,25 @@ def train(
     image_root: ImageRoot = None,
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
+    separator: Separator = SEPARATOR,
+    taxonomy: Taxonomy = None,
 ) -> None:
     """Fit a model directory on a labelled catalog."""
     from tagger.catalog import Columns
     from tagger.console import Bar, TrainMonitor, show_training
-    from tagger.tasks import parse_names
+    from tagger.tasks import parse_tasks
     from tagger.train import TrainOptions
     from tagger.train import train as run
 
+    labels = parse_tasks(tasks)
     options = TrainOptions(
         catalog,
-        parse_names(tasks),
+        list(labels),
         out,
         model,
         validation,
         image_root,
-        Columns(image_column, title_column),
+        Columns(image_column, title_column, labels=labels, separator=separator or None),
         pretrained,
         epochs,
         batch_size,
@@ -139,6 +160,7 @@ def train(
         limit,
         resume,
         freeze_towers,
+        taxonomy,
         command=shlex.join(["tagger", *sys.argv[1:]]),
     )
     try:
@@ -228,6 +250,10 @@ def predict(
             rich_help_panel=RUNS,
         ),
     ] = False,
+    map: Annotated[
+        Path | None,
+        typer.Option(help="CSV of from,to: put out the nodes of another tree instead."),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -301,6 +327,7 @@ def predict(
         overwrite_own_columns,
         MaxFailures.parse(max_failures) if max_failures is not None else MaxFailures(),
         cache,
+        map,
     )
     job = Job(bundle, options, source)
     if dry_run:
@@ -321,7 +348,7 @@ def predict(
 @app.command("eval")
 def evaluate(
     catalog: CatalogArgument,
-    tasks: TasksOption,
+    tasks: LabelledTasks,
     model: Model = DEFAULT_MODEL,
     precision: Annotated[
         float,
@@ -383,11 +410,13 @@ def evaluate(
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
     id_column: IdColumn = "id",
+    taxonomy: Taxonomy = None,
 ) -> None:
     """Score a model on a labelled catalog, also with the picture or the title withheld."""
-    from tagger.tasks import parse_names
+    from tagger.tasks import parse_tasks
 
-    names = parse_names(tasks)
+    labels = parse_tasks(tasks)
+    names = list(labels)
     _refuse(drift and calibrate, "--drift", "--calibrate")
     for option, given in (("--json", json), ("--label-issues", label_issues), ("--report", report)):
         _refuse(drift and given is not None, "--drift", option)
@@ -399,8 +428,10 @@ def evaluate(
     from tagger.products import ProductSource
 
     bundle = load(model, device, fp32).bundle
-    columns = Columns(image_column, title_column, id_column)
-    source = ProductSource(catalog, columns, image_root, limit)
+    paths = (bundle.task(name).separator for name in names)
+    separator = next((mark for mark in paths if mark is not None), None)
+    columns = Columns(image_column, title_column, id_column, labels, separator)
+    source = ProductSource(catalog, columns, image_root, limit, taxonomy)
     if drift:
         _drift(bundle, source, names)
     elif calibrate:

@@ -22,6 +22,8 @@ PRECISION = 0.9
 """Target of `eval`: of its recall at precision, and of what `--calibrate` promises."""
 DELTA = 0.1
 """Chance that a promise of `eval --calibrate` is broken."""
+SEPARATOR = " > "
+"""Between the names of a path, as Google and Shopify publish them."""
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]
@@ -164,6 +166,15 @@ class Training(Frozen, frozen=True):
     seed: int = 0
 
 
+class Applicability(Frozen, frozen=True):
+    """Which tasks do not apply to which products. `task`, a tree, decides by the likeliest leaf;
+    `not_for` has per other task the nodes of that tree to which it does not apply, with all below.
+    """
+
+    task: str
+    not_for: dict[str, tuple[str, ...]] = {}
+
+
 class Config(Frozen, frozen=True):
     """config.json of a model directory; without tasks it is a definition to train from.
 
@@ -175,6 +186,7 @@ class Config(Frozen, frozen=True):
     preprocess: Preprocess = Preprocess()
     training: Training = Training()
     tasks: tuple[Task, ...] = ()
+    applicability: Applicability | None = None
     weights: Literal["float32", "float16"] = "float32"
     format_version: int = FORMAT_VERSION
 
@@ -188,8 +200,25 @@ class Config(Frozen, frozen=True):
         for task in self.tasks:
             if not task.labels or len(set(task.labels)) != len(task.labels):
                 raise ValueError(f"task {task.name!r}: no labels, or one of them twice")
+            try:
+                _ = task.tree
+            except ValueError as error:
+                raise ValueError(f"task {task.name!r}: {error}") from None
             if bad := [text for text in (task.name, *task.labels) if not is_plain(text)]:
                 raise ValueError(f"task {task.name!r}: control characters in {bad[0]!r}")
+        if self.applicability is not None:
+            _check_applicability(self.applicability, {task.name: task for task in self.tasks})
+
+
+def _check_applicability(rule: Applicability, tasks: dict[str, Task]) -> None:
+    if rule.task not in tasks:
+        raise ValueError(f"applicability: there is no task {rule.task!r}")
+    for name, nodes in rule.not_for.items():
+        if name not in tasks or name == rule.task:
+            raise ValueError(f"applicability: no other task {name!r}")
+        ids = tasks[rule.task].label_ids(nodes)
+        if unknown := [node for node, i in zip(nodes, ids, strict=True) if i < 0]:
+            raise ValueError(f"applicability: {rule.task!r} has no node {unknown[0]!r}")
 
 
 class _Version(msgspec.Struct):

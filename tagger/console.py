@@ -167,9 +167,15 @@ class TrainMonitor:
         )
         for task in data.tasks:
             count = sum(label is not None for label in data.train.labels[task.name])
-            say(f"{task.name}: {len(task.labels)} labels, {count:,} labelled products")
+            levels = f" in a tree of {task.tree.depth} levels" if task.is_tree else ""
+            say(f"{task.name}: {len(task.labels):,} labels{levels}, {count:,} labelled products")
+        trees = [task.name for task in data.tasks if task.is_tree]
         for name, labels in data.left_out.items():
-            say(f"{name}: too rare to be learned: {listing(list(labels))}")
+            fate = "too rare, they count as what they stand under" if name in trees else "too rare"
+            say(f"{name}: {fate}: {listing(list(labels))}")
+        if data.applicability is not None:
+            for name, nodes in data.applicability.not_for.items():
+                say(f"{name}: does not apply to {data.applicability.task} {listing(nodes)}")
 
     def step(self, step: int, total: int, loss: float) -> None:
         """Move the bar."""
@@ -241,6 +247,8 @@ def show_evaluation(
             )
         results.print(made)
     _show_published(evaluation)
+    _show_trees(evaluation)
+    _show_applicability(evaluation)
     _show_labels(evaluation)
     _show_confusions(evaluation)
     _say_bad("pictures", image_statuses)
@@ -277,6 +285,7 @@ def _show_published(evaluation: Evaluation) -> None:
         "threshold",
         "coverage, %",
         "precision there, %",
+        "of these at depth 1, 2 ..., %",
     )
     for task, score in evaluation.scores["both"].items():
         if (published := score.published) is not None:
@@ -285,6 +294,63 @@ def _show_published(evaluation: Evaluation) -> None:
                 _threshold(published.threshold, published.by_label),
                 percent(published.coverage),
                 percent(published.precision),
+                _shares(published.by_depth) if score.tree is not None else "",
+            )
+    if made.row_count:
+        results.print(made)
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return "  ".join(percent(share) for share in shares)
+
+
+def _show_trees(evaluation: Evaluation) -> None:
+    """Figures of tasks whose labels are paths, with picture and title."""
+    made = table(
+        "trees, %",
+        "task",
+        "hierarchical precision",
+        "recall",
+        "F1",
+        "accuracy at depth 1, 2 ...",
+        "edges to the right node, of errors",
+        "consistent",
+        f"coverage at {100 * evaluation.precision:g}% precision, rolled up",
+    )
+    for task, score in evaluation.scores["both"].items():
+        if (tree := score.tree) is not None:
+            made.add_row(
+                _plain(task),
+                percent(tree.precision),
+                percent(tree.recall),
+                percent(tree.f1),
+                _shares(tree.accuracy_by_depth),
+                "-" if tree.error_distance is None else f"{tree.error_distance:.2f}",
+                percent(tree.consistency),
+                percent(tree.rollup_coverage),
+            )
+    if made.row_count:
+        results.print(made)
+
+
+def _show_applicability(evaluation: Evaluation) -> None:
+    """How well the status not_applicable does, with picture and title."""
+    made = table(
+        "not applicable",
+        "task",
+        "precision, %",
+        "recall, %",
+        "products with a label",
+        "of these wrongly without an answer",
+    )
+    for task, score in evaluation.scores["both"].items():
+        if (found := score.applicability) is not None:
+            made.add_row(
+                _plain(task),
+                percent(found.precision),
+                percent(found.recall),
+                f"{found.filled:,}",
+                f"{found.withheld:,}",
             )
     if made.row_count:
         results.print(made)

@@ -12,17 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.answers import Answers, Collector
+from tagger.applicability import mask
 from tagger.config import PRECISION, Frozen
+from tagger.decision import applies, decide
 from tagger.images import NUM_THREADS
-from tagger.metrics import Labels, squared_error
-from tagger.modalities import IMAGE, VIEWS, View
+from tagger.modalities import VIEWS, View
 from tagger.output import write_json
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
-from tagger.runtime import BatchAnswers, Model, softmax
-from tagger.scores import Judged, Predictions, Score, judge, score
+from tagger.runtime import Model
+from tagger.scores import (
+    ApplicabilityScore,
+    Judged,
+    Predictions,
+    Published,
+    Score,
+    applicability_score,
+    judge,
+    published,
+    score,
+)
 from tagger.scrub import giveaways
-from tagger.tasks import NO_ANSWER
+from tagger.tasks import Task
 from tagger.trained_on import was_trained_on
 from tagger.version import __version__
 
@@ -68,10 +79,13 @@ def evaluate_catalog(
         CatalogError: a task that the catalog has no labels of, or see `Catalog`.
     """
     known = [bundle.task(name) for name in tasks]
-    products = source.read(tasks)
-    words = {task.name: giveaways(task.labels) for task in known}
+    names = [task.name for task in bundle.config.tasks]
+    rule = bundle.config.applicability
+    deciding = [rule.task] if rule is not None and source.has_labels(rule.task) else []
+    products = source.read(list(dict.fromkeys([*tasks, *deciding])))
+    words = {task.name: giveaways(task.nodes) for task in known}
     predictions = {view: {task.name: Predictions() for task in known} for view in VIEWS}
-    truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in known}
+    truth = {t.name: t.label_ids(products.labels[t.name]) for t in known}
     collector = Collector(bundle, tasks)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         preprocess = bundle.config.preprocess
@@ -79,29 +93,69 @@ def evaluate_catalog(
         for rows, by_view in bundle.answer_views(products, pixels, VIEWS, words):
             collector.add(by_view["both"])
             for view, answers in by_view.items():
-                for name in truth:
-                    _collect(predictions[view][name], answers, bundle, name, truth[name][rows])
+                # Without the words of a task the title still says what kind of product it is.
+                kind = by_view["both"] if view == "scrubbed" else answers
+                for task in known:
+                    decision = decide(
+                        task, answers.logits[task.name], bundle.temperature(task.name)
+                    )
+                    weights = answers.modality_weights[:, names.index(task.name)]
+                    given = (weights.sum(1) > 0) & applies(bundle, task.name, kind)
+                    predictions[view][task.name].add(
+                        decision, given, truth[task.name][rows], weights.astype(np.float64)
+                    )
             progress(rows[-1] + 1, len(products))
     judged: dict[View, dict[str, Judged]] = {
         view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
         for view, by_task in predictions.items()
     }
     trained_on = was_trained_on(bundle.path, products)
+    collected = collector.answers(pixels)
+    scores: dict[str, dict[str, Score]] = {
+        view: {name: score(one, precision) for name, one in by_task.items()}
+        for view, by_task in judged.items()
+    }
+    for task in known:
+        scores["both"][task.name] = msgspec.structs.replace(
+            scores["both"][task.name],
+            published=_published(judged["both"][task.name], bundle, task, precision),
+            applicability=_applicability(bundle, task, products, collected),
+        )
     figures = Evaluation(
         num_products=len(products),
         trained_on=int(trained_on.sum()),
         precision=precision,
-        scores={
-            view: {
-                name: score(
-                    one, precision, bundle.threshold(name, precision) if view == "both" else None
-                )
-                for name, one in by_task.items()
-            }
-            for view, by_task in judged.items()
-        },
+        scores=scores,
     )
-    return Evaluated(figures, products, trained_on, judged, collector.answers(pixels))
+    return Evaluated(figures, products, trained_on, judged, collected)
+
+
+def _published(judged: Judged, bundle: Model, task: Task, precision: float) -> Published | None:
+    threshold = bundle.threshold(task.name, precision)
+    return None if threshold is None or not len(judged.rows) else published(judged, threshold)
+
+
+def _applicability(
+    bundle: Model, task: Task, products: Products, answers: Answers
+) -> ApplicabilityScore | None:
+    """None for a task that applies to everything. True nodes are those of the catalog's labels."""
+    allowed, rule = mask(bundle.config, task.name), bundle.config.applicability
+    if allowed is None or rule is None:
+        return None
+    there = answers.answered
+    excluded = None
+    if rule.task in products.labels:
+        tree = bundle.task(rule.task).tree
+        nodes = bundle.task(rule.task).nearest_ids(products.labels[rule.task])
+        there = there & (nodes >= 0)
+        # Of an inner node it is true only if the task applies to nothing below.
+        excluded = np.array([not allowed[first:end].any() for first, end in tree.spans])[nodes]
+    filled = np.array([label is not None for label in products.labels[task.name]])
+    return applicability_score(
+        ~answers.applies[task.name][there],
+        filled[there],
+        None if excluded is None else excluded[there],
+    )
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Model, path: Path) -> None:
@@ -116,18 +170,3 @@ def write_evaluation(evaluation: Evaluation, bundle: Model, path: Path) -> None:
         **msgspec.to_builtins(evaluation),
     }
     write_json(path, document)
-
-
-def _collect(
-    predictions: Predictions, answers: BatchAnswers, bundle: Model, name: str, truth: Labels
-) -> None:
-    """Add what `answers` say of task `name`, whose true labels are `truth` (n,)."""
-    index = [task.name for task in bundle.config.tasks].index(name)
-    probabilities = softmax(answers.logits[name], bundle.temperature(name))
-    weights = answers.modality_weights[:, index].astype(np.float64)
-    answered = weights.sum(1) > 0
-    held = probabilities * answered[:, None]
-    predictions.label_ids.append(np.where(answered, probabilities.argmax(1), NO_ANSWER))
-    predictions.confidences.append(held.max(1))
-    predictions.squared_errors.append(squared_error(held, truth))
-    predictions.image_weights.append(weights[:, IMAGE])

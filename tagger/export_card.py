@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tagger.bundle import Bundle
 from tagger.calibration import FILE_NAME as CALIBRATION
-from tagger.config import Preprocess
+from tagger.config import Config, Preprocess
 from tagger.drift import FILE_NAME as PROFILE
 from tagger.exported import GOLDEN, MANIFEST, Manifest, TensorSpec, TitleSpec
 from tagger.shelf import CARD, CONFIG
@@ -65,7 +65,7 @@ Missing modalities: `image_present` false, or `token_mask` false throughout, or 
 
 The label of a task is that of its largest probability; without a picture and without a title \
 there is none. The temperatures of `{CALIBRATION}` are built into the graph.
-
+{_trees(bundle.config)}
 ## Pictures
 
 Decoding and resizing stand outside the graph, because no two runtimes resize alike; the golden \
@@ -138,6 +138,27 @@ def _tensors(specs: Sequence[TensorSpec]) -> str:
         for spec in specs
     ]
     return "\n".join(["| name | type | shape | holds |", "|---|---|---|---|", *rows])
+
+
+def _trees(config: Config) -> str:
+    """What a consumer must know of tasks whose labels are paths, and of tasks that do not apply."""
+    trees = [task for task in config.tasks if task.separator is not None]
+    if not trees:
+        return ""
+    named = ", ".join(f"{task.name} (`{task.separator}`)" for task in trees)
+    text = f"""
+The labels of {named} are paths, parted by what stands in brackets, and the outputs are those of \
+the leaves: the probability of a node above is the sum of those of the leaves below it, which lie \
+side by side. With a threshold, publish the deepest node on the way to the likeliest leaf that \
+reaches it.
+"""
+    rule = config.applicability
+    if rule is None:
+        return text
+    return f"""{text}
+`applicability` in `{CONFIG}` says to which nodes of {rule.task} a task does not apply: where the \
+likeliest leaf of {rule.task} is one of these or below, put out nothing for it.
+"""
 
 
 def _numbered(steps: Sequence[str]) -> str:

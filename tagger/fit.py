@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
 from tagger.scrub import giveaways
-from tagger.tasks import UNLABELED
 from tagger.tokenizer import Tokenizer
 from tagger.views import score_views
 
@@ -43,6 +43,20 @@ class Learner:
     products: Products
     pixels: PixelCache
     device: torch.device
+
+    @cached_property
+    def targets(self) -> dict[str, Tensor]:
+        """Per task the label ids of all products, as `Task.nearest_ids`: one that was left out
+        counts as its ancestor, or as none."""
+        return {
+            task.name: torch.from_numpy(task.nearest_ids(self.products.labels[task.name]))
+            for task in self.model.config.tasks
+        }
+
+    @cached_property
+    def words(self) -> list[frozenset[str]]:
+        """Per task those that give its labels away."""
+        return [giveaways(task.nodes) for task in self.model.config.tasks]
 
     @property
     def num_batches(self) -> int:
@@ -114,13 +128,14 @@ def train_epoch(
     total_steps = learner.steps_per_epoch * training.epochs
     total_batches = learner.num_batches * training.epochs
     weights = label_weights(learner)
-    words = [giveaways(task.labels) for task in model.config.tasks]
+    spans = {t.name: torch.from_numpy(t.tree.spans).to(learner.device) for t in model.config.tasks}
     losses: list[float] = []
     model.train()
     for number, rows in enumerate(_shuffled(learner, generator)):
         with training_precision(learner.device):
-            outputs = _forward(learner, rows, words, generator)
-            loss = multitask_loss(outputs, _targets(learner, rows), weights, training)
+            outputs = _forward(learner, rows, generator)
+            targets = {name: ids[rows].to(learner.device) for name, ids in learner.targets.items()}
+            loss = multitask_loss(outputs, targets, spans, weights, training)
         group = number - number % training.accumulate
         if loss.requires_grad:  # not where no product of the batch has a label
             (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
@@ -143,6 +158,7 @@ def train_epoch(
 def multitask_loss(
     outputs: list[tuple[float, Output]],
     targets: dict[str, Tensor],
+    spans: dict[str, Tensor],
     weights: dict[str, Tensor],
     training: Training,
 ) -> Tensor:
@@ -155,24 +171,56 @@ def multitask_loss(
         # A product that lacks the modality of this output cannot be blamed for its answer.
         answerable = output.modality_weights.sum((1, 2)) > 0
         for name, logits in output.logits.items():
-            target = targets[name].masked_fill(~answerable, UNLABELED)
-            if bool((target >= 0).any()):
-                total = total + share * F.cross_entropy(
-                    logits,
-                    target,
+            rows = answerable & (targets[name] >= 0)
+            if bool(rows.any()):
+                total = total + share * cross_entropy(
+                    logits[rows],
+                    targets[name][rows],
+                    spans[name],
                     weights[name],
-                    ignore_index=UNLABELED,
-                    label_smoothing=training.label_smoothing,
+                    training.label_smoothing,
                 )
     return total
 
 
+def cross_entropy(
+    logits: Tensor, target: Tensor, spans: Tensor, weights: Tensor, smoothing: float
+) -> Tensor:
+    """Weighted mean of -log P(target), where P(node) is the sum over the leaves below it.
+
+    A product labelled `Shoes` so teaches `Shoes`, and nothing of which ones: the likelihood of the
+    leaves, marginalised (Deng et al. 2014, "HEX graphs"; Valmadre 2022). For a leaf it is the
+    cross-entropy of the softmax, smoothed as torch does it.
+
+    Args:
+        logits: (n, leaves).
+        target: (n,) ids of nodes.
+        spans: (nodes, 2), as `Tree.spans`.
+        weights: (nodes,) of the targets.
+        smoothing: share of the loss that is the mean over all leaves, 0..1.
+    """
+    logs = F.log_softmax(logits, -1)
+    first, behind = spans[target].unbind(1)
+    shares = logs.gather(1, first[:, None])[:, 0]
+    inner = behind - first > 1
+    if bool(inner.any()):
+        place = torch.arange(logits.shape[1], device=logits.device)
+        other = (place < first[inner, None]) | (place >= behind[inner, None])
+        sums = logs[inner].masked_fill(other, float("-inf")).logsumexp(-1)
+        shares = shares.masked_scatter(inner, sums)
+    losses = -shares * weights[target]
+    if smoothing:
+        smooth = -(logs * weights[: logits.shape[1]]).mean(-1)
+        losses = (1 - smoothing) * losses + smoothing * smooth
+    return losses.sum() / weights[target].sum()
+
+
 def label_weights(learner: Learner) -> dict[str, Tensor]:
-    """Per task (num_labels,): support ** -class_balance, scaled to mean 1 over the products."""
+    """Per task (num_nodes,): support ** -class_balance, scaled to mean 1 over the products."""
     weights: dict[str, Tensor] = {}
     for task in learner.model.config.tasks:
-        ids = np.array(task.label_ids(learner.products.labels[task.name]))
-        support = np.bincount(ids[ids >= 0], minlength=len(task.labels)).clip(min=1)
+        ids = learner.targets[task.name].numpy()
+        support = np.bincount(ids[ids >= 0], minlength=len(task.tree)).clip(min=1)
         raw = support.astype(np.float64) ** -learner.training.class_balance
         scaled = raw * support.sum() / (raw * support).sum()
         weights[task.name] = torch.tensor(scaled, dtype=torch.float32, device=learner.device)
@@ -180,13 +228,13 @@ def label_weights(learner: Learner) -> dict[str, Tensor]:
 
 
 def _forward(
-    learner: Learner, rows: list[int], words: list[frozenset[str]], generator: torch.Generator
+    learner: Learner, rows: list[int], generator: torch.Generator
 ) -> list[tuple[float, Output]]:
     """Outputs with both modalities, with the picture alone and with the title alone."""
     model, training, device = learner.model, learner.training, learner.device
     batch = learner.products.take(rows)
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
-    titles = augment_titles(batch.titles, words, training, generator)
+    titles = augment_titles(batch.titles, learner.words, training, generator)
     ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
     changed = pixels if training.freeze_towers else augment_pixels(pixels, training, generator)
     image = None
@@ -199,18 +247,6 @@ def _forward(
     if training.title_only_weight:
         outputs.append((training.title_only_weight, model.fuse(None, text)))
     return outputs
-
-
-def _targets(learner: Learner, rows: list[int]) -> dict[str, Tensor]:
-    """Per task the label ids (batch,); a label that was left out counts as none."""
-    batch = learner.products.take(rows)
-    return {
-        task.name: torch.tensor(
-            [max(i, UNLABELED) for i in task.label_ids(batch.labels[task.name])],
-            device=learner.device,
-        )
-        for task in learner.model.config.tasks
-    }
 
 
 def _shuffled(learner: Learner, generator: torch.Generator) -> Iterator[list[int]]:

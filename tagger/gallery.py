@@ -20,10 +20,11 @@ from tagger.attention import Explanation, Map, explain
 from tagger.bundle import Bundle
 from tagger.calibration import Threshold
 from tagger.config import Preprocess
+from tagger.decision import Bools, Decision, decide
 from tagger.evaluate import Evaluated
 from tagger.images import NUM_THREADS, ImageSource, Pixels, load_pixels
 from tagger.label_issues import Suspicion
-from tagger.runtime import softmax
+from tagger.tree import NO_NODE
 
 Kind = Literal["surest error", "most doubtful", "label issue"]
 KINDS: tuple[Kind, ...] = ("surest error", "most doubtful", "label issue")
@@ -46,7 +47,8 @@ class Card:
 
     given: its label in the catalog, said: the model's, with the probabilities 0..1 of both and of
     the second likeliest label; `given_probability` is None where the model does not know it.
-    published: whether it passes the threshold, None without one.
+    right: whether the answer is the label, or lies below it. published: whether it passes the
+    threshold, at any depth, None without one.
     evidence: the more opaque the more of all relevance is the picture's; attended: always as much.
     """
 
@@ -55,6 +57,7 @@ class Card:
     kinds: Sequence[Kind]
     given: str
     said: str
+    right: bool
     confidence: float
     given_probability: float | None
     second: tuple[str, float] | None
@@ -64,11 +67,6 @@ class Card:
     picture: str | None
     evidence: str | None
     attended: str | None
-
-    @property
-    def right(self) -> bool:
-        """Whether the model says what the catalog does."""
-        return self.given == self.said
 
     @property
     def shown_words(self) -> Sequence[str]:
@@ -127,25 +125,25 @@ def make_cards(
     preprocess = bundle.config.preprocess
     seen = _load(products.images, root, preprocess)
     shown = _load(products.images, root, _enlarged(preprocess))
-    probabilities = softmax(done.answers.logits[task][rows], bundle.temperature(task))
-    said = probabilities.argmax(1)
-    explanations = explain(bundle, seen, products.titles, task, said.tolist())
-    threshold = bundle.threshold(task, precision)
-    labels = bundle.task(task).labels
+    known = bundle.task(task)
+    decision = decide(known, done.answers.logits[task][rows], bundle.temperature(task))
+    nodes = known.tree.sums(decision.probabilities)
+    ids = known.label_ids(products.labels[task])
+    explanations = explain(bundle, seen, products.titles, task, decision.leaves.tolist())
+    published = _published(decision, bundle.threshold(task, precision))
     return [
         Card(
             row=row + 1,
             id=products.ids[k],
             kinds=kinds,
-            given=given,
-            said=labels[said[k]],
-            confidence=float(probabilities[k, said[k]]),
-            given_probability=(
-                float(probabilities[k, labels.index(given)]) if given in labels else None
-            ),
-            second=_second(labels, probabilities[k]),
+            given=given if ids[k] < 0 else known.nodes[ids[k]],
+            said=known.labels[decision.leaves[k]],
+            right=ids[k] in decision.chain[k],
+            confidence=float(decision.confidence[k]),
+            given_probability=float(nodes[k, ids[k]]) if ids[k] >= 0 else None,
+            second=_second(known.labels, decision.probabilities[k]),
             image_weight=float(done.answers.image_weights[task][row]),
-            published=_passes(threshold, labels[said[k]], probabilities[k, said[k]]),
+            published=None if published is None else bool(published[k]),
             explanation=explanations[k],
             picture=_jpeg(shown[k]),
             evidence=_png(explanations[k].evidence, explanations[k].picture_share),
@@ -177,8 +175,12 @@ def _second(labels: Sequence[str], probabilities: NDArray[np.float64]) -> tuple[
     return labels[second], float(probabilities[second])
 
 
-def _passes(threshold: Threshold | None, label: str, confidence: float) -> bool | None:
-    return None if threshold is None else bool(confidence >= threshold.of(label))
+def _published(decision: Decision, threshold: Threshold | None) -> Bools | None:
+    if threshold is None:
+        return None
+    node, _ = decision.deepest(threshold.needed(decision.top_labels))
+    published: Bools = node != NO_NODE
+    return published
 
 
 def _enlarged(preprocess: Preprocess) -> Preprocess:

@@ -8,12 +8,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
-from tagger.model import CMAClip
+from tagger.model import CMAClip, Head
 from tagger.towers import ConvNorm, OpenClipTextTower
 
 
 def speed_up(model: CMAClip, fp32: bool) -> None:
-    """Fold batch norms into convolutions; compute in bf16 where the hardware multiplies it.
+    """Fold batch norms into convolutions, paths into heads; compute in bf16 where that is faster.
 
     bf16 is for open_clip towers with the sequence-wise attention over them, and for convolutions. A
     small text tower and what stands on it stay in float32: they take little of the time, and bf16
@@ -26,6 +26,9 @@ def speed_up(model: CMAClip, fp32: bool) -> None:
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             module[0], module[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    for head in model.heads:
+        assert isinstance(head, Head)
+        head.fold()
     device = model.modality_embedding.device
     if device.type == "cpu":
         write_out_attention(model)

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from tagger.catalog import Catalog, Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, PRECISION
-from tagger.errors import OutputError, UsageError
+from tagger.errors import OutputError, UsageError, listing
+from tagger.hashes import file_digest
+from tagger.mapping import read_mapping
 from tagger.output import check_types
 from tagger.products import input_columns
 from tagger.run_directory import Fingerprint, Shard
@@ -84,6 +86,7 @@ class JobOptions:
     overwrite_own_columns: bool = False
     max_failures: MaxFailures = field(default_factory=MaxFailures)
     cache: Path | None = None
+    mapping: Path | None = None
     part_rows: int = PART_ROWS
 
 
@@ -111,6 +114,7 @@ class Job:
             options.confined,
             self.batch_size,
             options.min_precision,
+            _read_mapping(bundle, options),
         )
         check_precision(bundle, self.how)
         if bundle.is_export and options.cache is not None:
@@ -172,6 +176,7 @@ class Job:
             "paths outside it": "refused" if options.confined else "allowed",
             "top-k": str(options.top_k),
             "minimum precision": str(options.min_precision),
+            "mapping": "none" if options.mapping is None else file_digest(options.mapping)[:16],
             "limit": str(options.limit),
             "batch size": str(self.batch_size),
             "rows per part": str(options.part_rows),
@@ -196,6 +201,25 @@ class Job:
             FINGERPRINT: json.dumps(self.fingerprint).encode(),
         }
         return pa.schema([*(given.field(name) for name in self.kept), *self.how.schema], metadata)
+
+
+def _read_mapping(bundle: Model, options: JobOptions) -> dict[str, tuple[str | None, ...]]:
+    """Raises:
+    UsageError: none of the tasks is a tree, or several are.
+    TaxonomyError: see `read_mapping`.
+    """
+    if options.mapping is None:
+        return {}
+    trees = [task for task in map(bundle.task, options.tasks) if task.is_tree]
+    if len(trees) != 1 or trees[0].separator is None:
+        named = listing([task.name for task in trees])
+        raise UsageError(
+            f"--map is for the one task whose labels are paths; here these are: {named}",
+            f"name one in --tasks; {bundle.path.name} knows: "
+            + listing([task.name for task in bundle.config.tasks if task.is_tree]),
+        )
+    task = trees[0]
+    return {task.name: read_mapping(options.mapping, task.nodes, task.separator or "")}
 
 
 def check_out(catalog: Catalog, options: JobOptions) -> None:

@@ -91,11 +91,14 @@ def find_label_issues(
     """The suspects of each task among `products`, to which the model gave `answers`.
 
     Those that it was `trained_on` (n,) are not judged: it has learned their labels, wrong ones too.
+    Nor are labels that are inner nodes of a tree: too little of them can be wrong.
     """
     fair = answers.answered & ~trained_on
     found = {}
     for name in tasks:
-        given = np.array(bundle.task(name).label_ids(products.labels[name]))
+        task = bundle.task(name)
+        given = task.label_ids(products.labels[name])
+        given = np.where(given < task.tree.num_leaves, given, -1)
         probabilities = softmax(answers.logits[name], bundle.temperature(name))
         found[name] = suspect(probabilities, np.where(fair, given, -1))
     return found

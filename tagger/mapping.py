@@ -7,13 +7,17 @@ from pathlib import Path
 
 from tagger.errors import TaxonomyError, listing
 from tagger.tasks import is_plain
-from tagger.taxonomy import Names, closest_node, parse_rows, read_text, split_path
+from tagger.taxonomy import closest_node, parse_rows, read_text
+from tagger.tree import Names, common_path, split_path
 
 COLUMNS = ("from", "to")
 
 
-def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str, ...]:
+def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str | None, ...]:
     """What each of `nodes` becomes: the target of its line, else of its nearest ancestor with one.
+
+    Where only nodes below it have lines, as in a mapping of leaves, it becomes the deepest common
+    ancestor of their targets, and nothing (None) where they have none.
 
     Args:
         path: a CSV with the columns from,to; lines for other nodes do not matter.
@@ -21,14 +25,14 @@ def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str,
         separator: as in `nodes`; space around names does not count in the file.
 
     Returns:
-        (nodes,) paths joined by `separator`.
+        (nodes,) paths joined by `separator`, or None.
 
     Raises:
-        TaxonomyError: the file cannot be read, an empty cell, a node with two targets, or a node
+        TaxonomyError: the file cannot be read, an empty cell, a node with two targets, or a leaf
             without any.
     """
     lines = _read_lines(path, separator)
-    targets = {names: separator.join(to) for names, (_, to) in lines.items()}
+    targets = {names: to for names, (_, to) in lines.items()}
     wanted = [split_path(node, separator) for node in nodes]
     found = {names: _nearest(names, targets) for names in wanted}
     missing = {names for names, target in found.items() if target is None}
@@ -40,10 +44,13 @@ def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str,
             "name the mapping of this taxonomy; from and to may be swapped."
             + closest_node(label, wanted, separator),
         )
-    if missing:
+    inner = {names[:end] for names in wanted for end in range(1, len(names))}
+    if missing - inner:
         raise _unmapped(path, [names for names in wanted if names in missing], separator)
-    targets_found = (found[names] for names in wanted)
-    return tuple(target for target in targets_found if target is not None)
+    for node in sorted(missing, key=len, reverse=True):
+        below = [to for names, to in found.items() if to and names[: len(node)] == node]
+        found[node] = common_path(below)
+    return tuple(separator.join(found[names] or ()) or None for names in wanted)
 
 
 def _read_lines(path: Path, separator: str) -> dict[Names, tuple[int, Names]]:
@@ -74,7 +81,7 @@ def _check(text: str, place: str, separator: str) -> None:
         raise TaxonomyError(f"{place}: control characters in {text!r}", "remove them")
 
 
-def _nearest(names: Names, targets: dict[Names, str]) -> str | None:
+def _nearest(names: Names, targets: dict[Names, Names]) -> Names | None:
     ends = range(len(names), 0, -1)
     return next((targets[names[:end]] for end in ends if names[:end] in targets), None)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tagger.config import Config, Fusion, Preprocess
 from tagger.errors import ModelError
@@ -20,6 +22,7 @@ from tagger.towers import (
     chosen,
     open_clip_towers,
 )
+from tagger.tree import NO_NODE, Tree
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class CMAClip(nn.Module):
         )
         self.norm = nn.LayerNorm(fusion.width)
         self.modality_attention = ModalityAttention(len(config.tasks), fusion)
-        self.heads = nn.ModuleList(Head(fusion, len(task.labels)) for task in config.tasks)
+        self.heads = nn.ModuleList(Head(fusion, task.tree) for task in config.tasks)
         self.normalise: nn.Module = Normalise(config.preprocess)
 
     def encode_image(self, pixels: Tensor, present: Tensor) -> Sequence:
@@ -226,15 +229,54 @@ class ModalityAttention(nn.Module):
 
 
 class Head(nn.Sequential):
-    """One hidden layer to the labels of one task."""
+    """One hidden layer to the labels of one task.
 
-    def __init__(self, fusion: Fusion, num_labels: int) -> None:
+    Where these are the leaves of a tree, every node has a row of weights, and the logit of a leaf
+    is the sum of its own score and those of its ancestors (Salakhutdinov et al. 2011, section 3):
+    rare leaves learn from their siblings. The probability of an inner node is the sum of those of
+    its leaves, so that levels cannot contradict each other.
+    """
+
+    def __init__(self, fusion: Fusion, tree: Tree) -> None:
         super().__init__(
             nn.Linear(fusion.width, fusion.head_width),
             nn.GELU(),
             nn.Dropout(fusion.dropout),
-            nn.Linear(fusion.head_width, num_labels),
+            nn.Linear(fusion.head_width, len(tree)),
         )
+        if len(tree) > tree.num_leaves:
+            self.append(PathSum(tree))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add up the weights of each leaf's path once, instead of its scores each time."""
+        last = self[-1]
+        if isinstance(last, PathSum):
+            scores = self[-2]
+            assert isinstance(scores, nn.Linear)
+            scores.weight = nn.Parameter(last(scores.weight.T).T.contiguous())
+            scores.bias = nn.Parameter(last(scores.bias[None])[0])
+            del self[-1]
+
+
+class PathSum(nn.Module):
+    """scores (n, nodes) -> logits (n, leaves): each the sum over the path from the top."""
+
+    nodes: Tensor
+    starts: Tensor
+
+    def __init__(self, tree: Tree) -> None:
+        """The paths one after the other, and where each starts."""
+        super().__init__()
+        paths = tree.lineage[: tree.num_leaves]
+        starts = np.cumsum(tree.depths[: tree.num_leaves]) - tree.depths[: tree.num_leaves]
+        self.register_buffer("nodes", torch.from_numpy(paths[paths != NO_NODE]), persistent=False)
+        self.register_buffer("starts", torch.from_numpy(starts), persistent=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        # Rows are added up far faster than columns, in both directions.
+        rows = scores.float().T.contiguous()
+        return F.embedding_bag(self.nodes, rows, self.starts, mode="sum").T.contiguous()
 
 
 def build_towers(

@@ -148,7 +148,7 @@ def _task_part(
     views = {view: by_task[name] for view, by_task in done.judged.items()}
     both = views["both"]
     there = len(both.rows) > 0
-    fair = both.answered & (both.truth >= 0) & ~done.trained_on[both.rows]
+    fair = both.answered & (both.truth >= 0) & both.whole & ~done.trained_on[both.rows]
     return TaskPart(
         name=name,
         calibration=bundle.calibration.tasks.get(name) if bundle.calibration else None,

@@ -274,15 +274,12 @@ def label(answerer: Answerer, products: Sequence[Product], how: Labelling) -> pa
     """The new columns of products of one padded length, with the schema of `how`."""
     bundle = answerer.bundle
     answers = answerer.answer([product.inputs for product in products])
-    answerable = np.array([p.inputs.has_image or len(p.inputs.ids) > 0 for p in products])
+    answered = np.array([p.inputs.has_image or len(p.inputs.ids) > 0 for p in products])
     arrays = [
         pa.array([product.image_status for product in products], pa.string()),
         pa.array([product.title_status for product in products], pa.string()),
     ]
-    names = [task.name for task in bundle.config.tasks]
     for task in how.tasks:
-        weights = answers.modality_weights[:, names.index(task.name)]
-        logits = answers.logits[task.name]
-        arrays += task_columns(task, logits, weights, answerable, how, bundle)
+        arrays += task_columns(task, answers, answered, how, bundle)
     arrays.append(pa.array([product.input_hash.hex() for product in products], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=how.schema)

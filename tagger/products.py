@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
 
 from tagger.catalog import Catalog, Columns, folder_of, strings
-from tagger.errors import CatalogError, listing
+from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
+from tagger.taxonomy import Taxonomy, read_taxonomy
 
 _CATALOG = Path("the catalog")
 
@@ -49,21 +51,29 @@ class Products:
 @dataclass(frozen=True)
 class ProductSource:
     """A catalog file with all that says how to read it; image paths start at `image_root`, or the
-    catalog's folder. At most `limit` rows."""
+    catalog's folder. At most `limit` rows. Labels of the first task may be ids of `taxonomy`."""
 
     path: Path
     columns: Columns = field(default_factory=Columns)
     image_root: Path | None = None
     limit: int | None = None
+    taxonomy: Path | None = None
 
     @property
     def root(self) -> Path:
         """Where image paths start."""
         return self.image_root or folder_of(self.path)
 
+    def has_labels(self, task: str) -> bool:
+        """Whether the catalog has the columns that `task` is read from."""
+        return set(self.columns.of(task)) <= set(Catalog(self.path).schema.names)
+
     def read(self, tasks: Sequence[str] = ()) -> Products:
-        """The products, with the labels of `tasks`; raises as `read_products` does."""
-        return read_products(self.path, self.columns, tasks, self.limit)
+        """The products, with the labels of `tasks`, those of the first as nodes of the taxonomy if
+        there is one; raises as `read_products`, `read_taxonomy` and `resolve` do."""
+        taxonomy = None if self.taxonomy is None else read_taxonomy(self.taxonomy)
+        products = read_products(self.path, self.columns, tasks, self.limit)
+        return resolve(products, tasks[0], taxonomy, self.columns) if tasks else products
 
 
 def read_products(
@@ -78,21 +88,58 @@ def read_products(
     """
     catalog = Catalog(path)
     inputs = input_columns(catalog, columns)
-    missing = [task for task in tasks if task not in catalog.schema.names]
+    label_columns = [column for task in tasks for column in columns.of(task)]
+    missing = [name for name in label_columns if name not in catalog.schema.names]
     if missing:
         raise CatalogError(
             f"{path} has no label column {missing[0]!r}; it has: {listing(catalog.schema.names)}",
             "labels are columns named after the task: name some of these with --tasks",
         )
     named = [columns.id] if columns.id in catalog.schema.names else []
-    table = catalog.read(list(dict.fromkeys([*inputs, *tasks, *named])))
+    table = catalog.read(list(dict.fromkeys([*inputs, *label_columns, *named])))
     table = table if limit is None else table.slice(0, limit)
     return Products(
         image_sources(table, columns.image, path),
         titles_of(table, columns.title, path),
-        {task: strings(table, task, path) for task in tasks},
+        {task: labels_of(table, task, columns, path) for task in tasks},
         strings(table, columns.id, path) if named else [None] * len(table),
     )
+
+
+def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[str | None]:
+    """The labels of a task; where they stand in several columns, as paths down to the first empty
+    one.
+
+    Raises:
+        UsageError: several columns, and no separator to write paths with.
+    """
+    levels = [strings(table, column, path) for column in columns.of(task)]
+    if len(levels) == 1:
+        return levels[0]
+    if columns.separator is None:
+        raise UsageError(
+            f"task {task!r} has its labels in {len(levels)} columns, and there is no separator to "
+            "write them as paths",
+            "leave --separator out; a model that was trained without one knows no paths",
+        )
+    rows = (takewhile(lambda name: name is not None, row) for row in zip(*levels, strict=True))
+    return [columns.separator.join(map(str, names)) or None for names in rows]
+
+
+def resolve(products: Products, task: str, taxonomy: Taxonomy | None, columns: Columns) -> Products:
+    """`products` with the labels of `task`, which may be ids of `taxonomy`, as paths.
+
+    Raises:
+        TaxonomyError: a label that is no node of it.
+        UsageError: no separator to write paths with.
+    """
+    if taxonomy is None:
+        return products
+    if columns.separator is None:
+        raise UsageError("--taxonomy needs a separator for its paths", "leave --separator out")
+    where = f"task {task!r}"
+    paths = taxonomy.resolve(products.labels[task], columns.separator, where)
+    return replace(products, labels={**products.labels, task: paths})
 
 
 def image_sources(

@@ -112,7 +112,7 @@ def _needed(schema: pa.Schema, tasks: Sequence[str], columns: Columns) -> list[s
         for name in (columns.id, columns.image, columns.title)
         if name in kinds and not (is_bytes(kinds[name]) or pa.types.is_nested(kinds[name]))
     ]
-    ends = ("label", "confidence", "status", "top_k")
+    ends = ("label", "path", "confidence", "status", "top_k")
     answers = [f"{task}_{end}" for task in tasks for end in ends if f"{task}_{end}" in kinds]
     return list(dict.fromkeys([*shown, HASH_COLUMN, *answers]))
 
@@ -122,9 +122,9 @@ def _candidates(
 ) -> Iterator[tuple[str, Candidate]]:
     for task in tasks:
         status, confidence = product[f"{task}_status"], product[f"{task}_confidence"]
-        if status == "error":
+        if status in ("error", "not_applicable"):
             continue
-        label = product[f"{task}_label"]
+        label = product.get(f"{task}_path") or product[f"{task}_label"]
         if status == "abstain":
             ranked = product[f"{task}_top_k"]
             # A CSV output holds the ranking as JSON.

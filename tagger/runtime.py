@@ -193,7 +193,9 @@ def round_up(count: int) -> int:
 
 def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
     """(n, labels) probabilities at `temperature`."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
-    return probabilities
+    values = logits.astype(np.float64)
+    values /= temperature
+    values -= values.max(1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(1, keepdims=True)
+    return values

@@ -1,14 +1,17 @@
-"""A task: its name and its ordered labels; the order is the order of the logits."""
+"""A task: its name and its ordered labels, flat or a tree; the order is that of the logits."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import msgspec
+import numpy as np
 
 from tagger.errors import UsageError
+from tagger.tree import NO_NODE, Ids, Names, Tree, split_path
 
 UNLABELED = -1
 """label_id of a product without a label: it does not count for the task."""
@@ -18,48 +21,112 @@ NO_ANSWER = -3
 """label_id predicted for a product that a view leaves without any modality; never right."""
 
 
-class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One attribute to fill, such as color. `labels[i]` is the label of logit i."""
+class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One attribute to fill, such as color. `labels[i]` is the label of logit i.
+
+    With a `separator` labels are paths, the leaves of a tree in its order, and their ancestors can
+    be answers, too. A label_id is the id of a node of `tree`.
+    """
 
     name: str
     labels: tuple[str, ...]
+    separator: str | None = None
 
-    def label_id(self, label: str | None) -> int:
-        """Position of `label`; UNLABELED for None, UNKNOWN_LABEL for one not in `labels`."""
+    @cached_property
+    def tree(self) -> Tree:
+        """Raises:
+        ValueError: see `Tree`.
+        """
+        return Tree(self.labels, self.separator)
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """The label of each label_id: `labels`, then inner nodes."""
+        inner = self.tree.names[len(self.labels) :]
+        return (*self.labels, *((self.separator or "").join(names) for names in inner))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """The label_id of each node as it is written, so that few labels need to be split."""
+        return {label: i for i, label in enumerate(self.nodes)}
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether labels are paths."""
+        return self.separator is not None
+
+    def label_ids(self, labels: Iterable[str | None]) -> Ids:
+        """The label_id of each (n,): UNLABELED for None, UNKNOWN_LABEL for one that is no node."""
+        return np.array([self._look_up(label, nearest=False) for label in labels], dtype=np.int64)
+
+    def nearest_ids(self, labels: Iterable[str | None]) -> Ids:
+        """As `label_ids`, but the nearest ancestor that is a node stands for an unknown label."""
+        return np.array([self._look_up(label, nearest=True) for label in labels], dtype=np.int64)
+
+    def _look_up(self, label: str | None, nearest: bool) -> int:
         if label is None:
             return UNLABELED
-        try:
-            return self.labels.index(label)
-        except ValueError:
-            return UNKNOWN_LABEL
-
-    def label_ids(self, labels: Iterable[str | None]) -> list[int]:
-        """`label_id` of each, with one dictionary for all."""
-        position = {label: i for i, label in enumerate(self.labels)}
-        return [
-            UNLABELED if label is None else position.get(label, UNKNOWN_LABEL) for label in labels
-        ]
+        if label in self._ids:
+            return self._ids[label]
+        names = split_path(label, self.separator)
+        found = self.tree.deepest(names) if nearest else self.tree.find(names)
+        return UNKNOWN_LABEL if found == NO_NODE else found
 
 
 def learn_task(
-    name: str, labels: Iterable[str | None], min_support: int
+    name: str, labels: Iterable[str | None], min_support: int, separator: str | None = None
 ) -> tuple[Task, dict[str, int]]:
     """The task made of the labels that at least `min_support` products carry, in sorted order.
 
-    Also returns the labels left out with their number of products; those with control characters
-    are among them, for a label is printed on terminals and in reports.
+    With `separator`, of the nodes that at least as many products carry themselves or below; a task
+    whose labels hold no separator is flat. Also returns the labels left out with their number of
+    products; those with control characters are among them, for a label is printed on terminals and
+    in reports.
     """
     counts = Counter(label for label in labels if label is not None)
-    kept = tuple(
-        sorted(label for label, count in counts.items() if count >= min_support and is_plain(label))
-    )
-    left_out = {label: count for label, count in counts.items() if label not in kept}
-    return Task(name, kept), dict(sorted(left_out.items(), key=lambda item: -item[1]))
+    if not any(len(split_path(label, separator)) > 1 for label in counts):
+        separator = None
+    below: Counter[Names] = Counter()
+    for label, count in counts.items():
+        names = split_path(label, separator)
+        below.update({names[: k + 1]: count for k in range(len(names)) if is_plain(label)})
+    kept = [names for names, count in below.items() if count >= min_support]
+    task = Task(name, join_leaves(kept, separator), separator)
+    missed = [i < 0 for i in task.label_ids(counts)]
+    left_out = {label: n for (label, n), out in zip(counts.items(), missed, strict=True) if out}
+    return task, dict(sorted(left_out.items(), key=lambda item: -item[1]))
+
+
+def join_leaves(nodes: Sequence[Names], separator: str | None) -> tuple[str, ...]:
+    """Those of `nodes` that are no ancestor of another, as labels in the order of a tree."""
+    inner = {names[:end] for names in nodes for end in range(1, len(names))}
+    leaves = sorted(set(nodes) - inner)
+    return tuple((separator or "").join(names) for names in leaves)
 
 
 def is_plain(text: str) -> bool:
     """Whether `text` is free of control characters and of bytes that are not UTF-8."""
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def parse_tasks(text: str) -> dict[str, tuple[str, ...]]:
+    """Each task with the columns that hold its labels, level by level.
+
+    'color,kind=department>category' -> {'color': ('color',), 'kind': ('department', 'category')}
+
+    Raises:
+        UsageError: no name, one name twice, or a task without columns behind its "=".
+    """
+    columns: dict[str, tuple[str, ...]] = {}
+    parts = [part.partition("=") for part in text.split(",")]
+    for name in parse_names(",".join(name for name, _, _ in parts)):
+        mark, given = next((mark, levels) for task, mark, levels in parts if task.strip() == name)
+        columns[name] = tuple(level.strip() for level in given.split(">")) if mark else (name,)
+        if not all(columns[name]):
+            raise UsageError(
+                f"--tasks {name}={given} names no column", "for example kind=department>category"
+            )
+    return columns
 
 
 def parse_names(text: str) -> list[str]:

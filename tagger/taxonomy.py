@@ -14,14 +14,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from tagger.config import SEPARATOR
 from tagger.errors import TaxonomyError, listing
 from tagger.tasks import is_plain
+from tagger.tree import Names, split_path
 
-Names = tuple[str, ...]
-"""A node: the names from the top down to it."""
-
-BETWEEN_NAMES = " > "
-"""As Google and Shopify write a path."""
 SHOPIFY_ID = "gid://shopify/TaxonomyCategory/"
 HEADERS = ("# Google_Product_Taxonomy_Version", "# Shopify Product Taxonomy - Categories")
 FORMATS = (
@@ -73,8 +70,15 @@ class Taxonomy:
 
         Raises:
             TaxonomyError: a label that no node is meant by, with `where` and its row from 1 on; or
-                a name that holds the separator, for such a path could not be split again.
+                a name of any node that holds the separator, for its path could not be split again.
         """
+        for node in self.nodes:
+            if split_path(separator.join(node), separator) != node:
+                raise TaxonomyError(
+                    f"a name of {SEPARATOR.join(node)!r} in {self.source} holds the separator "
+                    f"{separator!r}",
+                    f"take one that is in no name, such as --separator {SEPARATOR!r}",
+                )
         paths: dict[str, str] = {}
         for row, label in enumerate(labels, 1):
             if label is None or label in paths:
@@ -82,12 +86,6 @@ class Taxonomy:
             names = self.find(label, separator)
             if names is None:
                 raise self._unknown(label, separator, f"{where}, row {row}")
-            if len(split_path(separator.join(names), separator)) != len(names):
-                raise TaxonomyError(
-                    f"{where}, row {row}: a name of {BETWEEN_NAMES.join(names)!r} in {self.source} "
-                    f"holds the separator {separator!r}",
-                    f"take one that is in no name, such as --separator {BETWEEN_NAMES!r}",
-                )
             paths[label] = separator.join(names)
         return [None if label is None else paths[label] for label in labels]
 
@@ -130,15 +128,6 @@ class Taxonomy:
             "write the path, the id or the unique name of a node."
             + closest_node(label, self.nodes, separator),
         )
-
-
-def split_path(label: str, separator: str) -> Names:
-    """'Shoes > Sneakers' -> ('Shoes', 'Sneakers'); space around the names does not count.
-
-    Empty for a label without any name, or with an empty one among others.
-    """
-    names = tuple(name.strip() for name in label.split(separator.strip() or separator))
-    return names if all(names) else ()
 
 
 def closest_node(label: str, nodes: Iterable[Names], separator: str) -> str:
@@ -277,11 +266,11 @@ def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
                 "download the file again, or remove the line",
             )
         rest = line[found.end() :] if found else line
-        names = [name.strip() for name in f" {rest} ".split(BETWEEN_NAMES)]
+        names = [name.strip() for name in f" {rest} ".split(SEPARATOR)]
         yield _Entry(
             place=f"line {number}",
-            key=BETWEEN_NAMES.join(names),
-            parent=BETWEEN_NAMES.join(names[:-1]),
+            key=SEPARATOR.join(names),
+            parent=SEPARATOR.join(names[:-1]),
             name=names[-1] if all(names) else "",
             id=found[1] or found[2] if found else None,
         )
@@ -346,7 +335,7 @@ def _build(path: Path, entries: Sequence[_Entry]) -> Taxonomy:
     by_key = _unique(path, entries, [entry.key for entry in entries])
     _unique(path, entries, [entry.id for entry in entries])
     paths = _paths(path, by_key)
-    _unique(path, entries, [BETWEEN_NAMES.join(paths[entry.key]) for entry in entries])
+    _unique(path, entries, [SEPARATOR.join(paths[entry.key]) for entry in entries])
     return Taxonomy(
         source=path.name,
         nodes=tuple(paths.values()),
@@ -364,9 +353,9 @@ def _check(path: Path, entry: _Entry) -> None:
     for text in (entry.id or "", entry.name):
         if not text.isprintable() and not is_plain(text):
             raise TaxonomyError(f"{place}: control characters in {text!r}", "remove them")
-    if BETWEEN_NAMES in f" {entry.name} ":
+    if SEPARATOR in f" {entry.name} ":
         raise TaxonomyError(
-            f"{place}: the name {entry.name!r} holds {BETWEEN_NAMES!r}, which parts names",
+            f"{place}: the name {entry.name!r} holds {SEPARATOR!r}, which parts names",
             "write the last name only; the names above it come from the parent",
         )
 

@@ -61,6 +61,7 @@ class TrainOptions:
     limit: int | None = None
     resume: bool = False
     freeze_towers: bool = False
+    taxonomy: Path | None = None
     command: str = "tagger train"
 
 
@@ -103,9 +104,17 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
         )
     data = read_data(
-        options.catalog, options.validation, options.columns, options.tasks, training, options.limit
+        options.catalog,
+        options.validation,
+        options.columns,
+        options.tasks,
+        training,
+        options.limit,
+        options.taxonomy,
     )
-    config = msgspec.structs.replace(definition, training=training, tasks=data.tasks)
+    config = msgspec.structs.replace(
+        definition, training=training, tasks=data.tasks, applicability=data.applicability
+    )
     titles = [t for t in data.train.titles if t is not None and title_status(t) == "ok"]
     model, tokenizer = start_model(source, config, titles, options.pretrained, training.seed)
     model = model.to(device)

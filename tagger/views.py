@@ -16,7 +16,7 @@ from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
 from tagger.scrub import scrub
-from tagger.tasks import NO_ANSWER, UNLABELED
+from tagger.tasks import NO_ANSWER, UNKNOWN_LABEL, UNLABELED
 from tagger.tokenizer import Tokenizer
 
 VIEWS_IN_TRAINING: tuple[View, ...] = ("both", "image", "title")
@@ -33,7 +33,10 @@ def score_views(
 ) -> dict[str, dict[str, float | None]]:
     """Accuracy by view and task, in the precision of training; None for a task without labels."""
     tasks = model.config.tasks
-    truth = {t.name: np.array(t.label_ids(products.labels[t.name])) for t in tasks}
+    truth = {t.name: t.label_ids(products.labels[t.name]) for t in tasks}
+    # Of a label that is an inner node every leaf is right; of none or an unknown one, no leaf.
+    no_leaf = [[0, 0]] * -min(UNLABELED, UNKNOWN_LABEL)
+    spans = {t.name: np.concatenate([t.tree.spans, no_leaf]) for t in tasks}
     right: dict[str, dict[str, int]] = {v: {t.name: 0 for t in tasks} for v in VIEWS_IN_TRAINING}
     with training_precision(device):
         for rows, outputs in predict_views(
@@ -43,7 +46,8 @@ def score_views(
                 for name, logits in output.logits.items():
                     answered = (output.modality_weights.sum((1, 2)) > 0).cpu().numpy()
                     guess = np.where(answered, logits.argmax(-1).cpu().numpy(), NO_ANSWER)
-                    right[view][name] += int((guess == truth[name][rows]).sum())
+                    first, behind = spans[name][truth[name][rows]].T
+                    right[view][name] += int(((first <= guess) & (guess < behind)).sum())
     known = {name: int((ids != UNLABELED).sum()) for name, ids in truth.items()}
     return {
         view: {

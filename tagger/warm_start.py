@@ -27,7 +27,7 @@ def start_model(
     """A model of `config` and its tokenizer, warm where `source` or `pretrained` has weights.
 
     A trained `source` gives all it knows: towers, both attentions, and for tasks of the same name
-    the attention vector, the hidden layer and the rows of the labels that both know.
+    the attention vector, the hidden layer and the rows of the nodes that both know.
 
     Raises:
         UsageError: `pretrained` for towers that open_clip does not have.
@@ -84,8 +84,9 @@ def inherit(model: CMAClip, parent: CMAClip) -> None:
 def _inherit_head(head: torch.nn.Module, parent: torch.nn.Module, task: Task, old: Task) -> None:
     mine, theirs = head.state_dict(), parent.state_dict()
     mine["0.weight"], mine["0.bias"] = theirs["0.weight"], theirs["0.bias"]
-    for row, label in enumerate(task.labels):
-        if label in old.labels:
+    known = {names: row for row, names in enumerate(old.tree.names)}
+    for row, names in enumerate(task.tree.names):
+        if names in known:
             for name in ("3.weight", "3.bias"):
-                mine[name][row] = theirs[name][old.labels.index(label)]
+                mine[name][row] = theirs[name][known[names]]
     head.load_state_dict(mine)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,13 +32,18 @@ DELTA = 0.1
 LABELS = np.array(["red", "blue", "green"])
 
 
+def flat(predicted: Any, confidence: Any, correct: Any) -> Outcomes:
+    """Outcomes of a task without levels, from (n,) each."""
+    return Outcomes(predicted, confidence[:, None], correct[:, None])
+
+
 def draw(count: int, seed: int, skill: float = 0.8) -> Outcomes:
     """Products of a network that is overconfident: right with less than its confidence."""
     rng = np.random.default_rng(seed)
     logit = np.abs(rng.normal(3.5, 2.5, count))
     confidence = 1 / (1 + np.exp(-logit))
     correct = rng.random(count) < 1 / (1 + np.exp(-skill * logit))
-    return Outcomes(LABELS[rng.integers(0, 3, count)], confidence, correct)
+    return flat(LABELS[rng.integers(0, 3, count)], confidence, correct)
 
 
 POPULATION = draw(200_000, seed=1)
@@ -65,8 +72,8 @@ def test_more_products_publish_more() -> None:
         threshold = fit_threshold(draw(count // 4, 5), draw(count, 6), 0.95, DELTA)
         coverage.append((POPULATION.confidence >= (threshold or 2)).mean())
     assert coverage == sorted(coverage)
-    order = np.argsort(-POPULATION.confidence)
-    running = np.cumsum(POPULATION.correct[order]) / np.arange(1, len(order) + 1)
+    order = np.argsort(-POPULATION.confidence[:, 0])
+    running = np.cumsum(POPULATION.correct[order, 0]) / np.arange(1, len(order) + 1)
     best = np.flatnonzero(running >= 0.95)[-1] / len(order)
     assert best - 0.05 < coverage[-1] <= best
 
@@ -78,7 +85,7 @@ def test_unlucky_start_leaves_a_stricter_one() -> None:
         """Every `period`-th of the unsure ones is right."""
         confidence = np.concatenate([np.linspace(0.999, 0.9, sure), np.linspace(0.79, 0.7, unsure)])
         right = np.concatenate([np.ones(sure), np.arange(unsure) % period == 0])
-        return Outcomes(np.full(sure + unsure, "red"), confidence, right.astype(bool))
+        return flat(np.full(sure + unsure, "red"), confidence, right.astype(bool))
 
     threshold = fit_threshold(products(90, 30, 1), products(300, 100, 3), 0.9, DELTA)
     assert threshold is not None
@@ -90,7 +97,7 @@ def test_too_few_products_get_no_promise_even_if_all_are_right(precision: float)
     needed = products_needed(precision, DELTA)
 
     def perfect(count: int) -> Outcomes:
-        return Outcomes(np.full(count, "red"), np.full(count, 0.99), np.ones(count, dtype=bool))
+        return flat(np.full(count, "red"), np.full(count, 0.99), np.ones(count, dtype=bool))
 
     assert fit_threshold(perfect(needed), perfect(needed - 1), precision, DELTA) is None
     assert fit_threshold(perfect(needed), perfect(needed), precision, DELTA) is not None
@@ -103,7 +110,7 @@ def test_network_that_is_never_that_good_publishes_nothing() -> None:
 
 def test_network_that_is_always_right_publishes_everything() -> None:
     products = draw(2000, 3)
-    right = Outcomes(products.predicted, products.confidence, np.ones(2000, dtype=bool))
+    right = replace(products, correct=np.ones((2000, 1), dtype=bool))
     assert fit_threshold(right, right, 0.99, DELTA) == pytest.approx(GRID[-1])
 
 
@@ -112,7 +119,7 @@ def test_each_label_keeps_the_promise_on_its_own() -> None:
         products = draw(count, seed)
         rng = np.random.default_rng(seed + 1000)
         worse = (products.predicted == "green") & (rng.random(count) < 0.1)
-        return Outcomes(products.predicted, products.confidence, products.correct & ~worse)
+        return replace(products, correct=products.correct & ~worse[:, None])
 
     population = uneven(100_000, 77)
     broken = 0
@@ -132,7 +139,7 @@ def test_label_with_few_products_shares_the_threshold_of_the_rest() -> None:
     products = draw(4000, 8)
     names = products.predicted.copy()
     names[:40] = "teal"
-    few = Outcomes(names, products.confidence, products.correct)
+    few = replace(products, predicted=names)
     _, by_label = fit_by_label(few, few, 0.9, DELTA)
     assert "teal" not in by_label
     assert set(by_label) == set(LABELS)

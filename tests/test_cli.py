@@ -26,6 +26,7 @@ from tagger.errors import (
     OtherRunError,
     OutputError,
     TaggerError,
+    TaxonomyError,
     TooManyFailuresError,
     TrainingError,
     UsageError,
@@ -87,6 +88,7 @@ def test_every_error_class_has_its_exit_code() -> None:
         DriftError: 13,
         ExportError: 14,
         NotExportableError: 15,
+        TaxonomyError: 16,
     }
     assert set(TaggerError.__subclasses__()) == set(codes)
     for kind, code in codes.items():

@@ -45,7 +45,7 @@ def test_exit_codes_are_those_of_the_exception_tree() -> None:
 
 def test_columns_are_those_of_the_output() -> None:
     names = [name for cell, *_ in table_rows("### predict") for name in re.findall("`(.+?)`", cell)]
-    schema = output_schema([Task("<task>", ("a", "b"))], top_k=3)
+    schema = output_schema([Task("<task>", ("a > b", "a > c"), " > ")], top_k=3)
     assert names == schema.names
 
 

@@ -15,6 +15,7 @@ from tagger.tasks import UNLABELED
 from tests.test_model import make_inputs, make_model
 
 RECIPE = Training(label_smoothing=0.0)
+SPANS = {"color": torch.tensor([[0, 1], [1, 2], [2, 3]])}
 
 
 def output(logits: torch.Tensor, answerable: bool = True) -> Output:
@@ -25,7 +26,7 @@ def output(logits: torch.Tensor, answerable: bool = True) -> Output:
 def loss(logits: torch.Tensor, target: list[int], answerable: bool = True) -> torch.Tensor:
     targets = {"color": torch.tensor(target)}
     weights = {"color": torch.ones(logits.shape[1])}
-    return multitask_loss([(1.0, output(logits, answerable))], targets, weights, RECIPE)
+    return multitask_loss([(1.0, output(logits, answerable))], targets, SPANS, weights, RECIPE)
 
 
 def test_products_without_a_label_change_neither_loss_nor_gradient() -> None:
@@ -46,8 +47,10 @@ def test_a_batch_without_any_label_or_answerable_product_costs_nothing() -> None
 def test_losses_add_over_tasks_and_views_with_their_weights() -> None:
     logits, target = torch.randn(5, 3), {"color": torch.tensor([0, 1, 2, 0, 1])}
     weights = {"color": torch.ones(3)}
-    one = multitask_loss([(1.0, output(logits))], target, weights, RECIPE)
-    both = multitask_loss([(1.0, output(logits)), (0.5, output(logits))], target, weights, RECIPE)
+    one = multitask_loss([(1.0, output(logits))], target, SPANS, weights, RECIPE)
+    both = multitask_loss(
+        [(1.0, output(logits)), (0.5, output(logits))], target, SPANS, weights, RECIPE
+    )
     torch.testing.assert_close(both, 1.5 * one)
 
 

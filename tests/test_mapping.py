@@ -55,6 +55,24 @@ def test_a_line_for_an_ancestor_that_is_no_node_itself_counts(tmp_path: Path) ->
     assert read_mapping(path, ["Shoes > Boots > Rain", "Shoes > Sandals"], " > ") == ("S", "S")
 
 
+def test_inner_node_without_a_line_becomes_what_all_below_it_have_in_common(tmp_path: Path) -> None:
+    rows = "from,to\nShoes > Sandals,A > F > S\nShoes > Boots > Rain,A > F > B > R\nBags,B\n"
+    nodes = ("Shoes", "Shoes > Boots", *NODES[:1], "Shoes > Sandals", "Bags")
+    assert read_mapping(write(tmp_path, rows), nodes, " > ") == (
+        "A > F",
+        "A > F > B > R",
+        "A > F > B > R",
+        "A > F > S",
+        "B",
+    )
+
+
+def test_inner_node_whose_children_go_to_different_trees_becomes_nothing(tmp_path: Path) -> None:
+    rows = "from,to\nShoes > Sandals,A > S\nShoes > Boots,B > S\n"
+    nodes = ("Shoes", "Shoes > Sandals", "Shoes > Boots")
+    assert read_mapping(write(tmp_path, rows), nodes, " > ") == (None, "A > S", "B > S")
+
+
 def test_a_sibling_whose_name_starts_alike_is_no_ancestor(tmp_path: Path) -> None:
     path = write(tmp_path, "from,to\nShoes,S\n")
     refused(path, ("Shoes", "Shoes & Care"), "'Shoes & Care'")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from tagger import bundle
 from tagger.bundle import Bundle
-from tagger.calibration import Calibration, TaskCalibration, Threshold
+from tagger.calibration import Calibration, Outcomes, TaskCalibration, Threshold
 from tagger.evaluate import Evaluated, evaluate_catalog
 from tagger.gallery import MAP_ALPHA, PER_KIND, WEAK_SHARE, Card, choose, make_cards
 from tagger.label_issues import Suspicion, find_label_issues
@@ -361,10 +361,23 @@ def test_matrix_counts_the_products_of_its_labels(tiny: Bundle, catalog: Path) -
 
 def made_up(labels: list[str], said: list[str]) -> Judged:
     """Products with these labels and answers."""
-    zeros = np.zeros(len(labels))
-    given, predicted = np.array(labels), np.array(said)
-    right, ids = given == predicted, zeros.astype(np.int64)
-    return Judged(np.arange(len(labels)), given, ids, predicted, zeros, right, zeros, zeros)
+    task = Task("color", tuple(sorted({*labels, *said})))
+    truth, chain = task.label_ids(labels), task.label_ids(said)[:, None]
+    zeros, right = np.zeros(len(labels)), truth == chain[:, 0]
+    return Judged(
+        task=task,
+        rows=np.arange(len(labels)),
+        labels=np.array(labels),
+        truth=truth,
+        predicted=np.array(said),
+        confidence=zeros,
+        correct=right,
+        squared_error=zeros,
+        image_weight=zeros,
+        whole=np.ones(len(labels), dtype=bool),
+        outcomes=Outcomes(np.array(said), zeros[:, None], right[:, None]),
+        chain=chain,
+    )
 
 
 def test_matrix_has_no_row_without_products() -> None:
@@ -566,7 +579,7 @@ def test_gallery_says_that_it_is_a_choice(tiny: Bundle, catalog: Path) -> None:
     assert f"the first {PER_KIND} each of surest errors" in Page(written(tiny, catalog)).text
 
 
-PUBLISHED = Published(threshold=0.4, by_label=False, coverage=0.6, precision=0.8)
+PUBLISHED = Published(threshold=0.4, by_label=False, coverage=0.6, precision=0.8, by_depth=(1.0,))
 
 
 def test_curve_has_coverage_across_and_precision_up(tiny: Bundle, catalog: Path) -> None:
@@ -580,7 +593,7 @@ def test_curve_has_coverage_across_and_precision_up(tiny: Bundle, catalog: Path)
     assert (drawn[:, :, None] == curve[:, None, :]).all(0).any(1).all()
 
 
-@pytest.mark.parametrize("published", [None, Published(0.4, False, 0.0, None)])
+@pytest.mark.parametrize("published", [None, Published(0.4, False, 0.0, None, (0.0,))])
 def test_curve_has_no_dot_where_nothing_is_published(
     tiny: Bundle, catalog: Path, published: Published | None
 ) -> None:

@@ -53,7 +53,6 @@ def test_label_ids_lead_back_to_the_labels(seed: int) -> None:
     labels = random_labels(seed)
     task, left_out = learn_task("color", labels, 10)
     ids = task.label_ids(labels)
-    assert ids == [task.label_id(label) for label in labels]
     for label, label_id in zip(labels, ids, strict=True):
         if label is None:
             assert label_id == UNLABELED
@@ -79,4 +78,4 @@ def test_no_name_or_one_name_twice_is_a_usage_error(text: str, message: str) -> 
 
 def test_task_keeps_the_order_of_its_labels() -> None:
     task = Task("size", ("S", "M", "L"))
-    assert [task.label_id(label) for label in ("S", "M", "L")] == [0, 1, 2]
+    assert task.label_ids(["S", "M", "L"]).tolist() == [0, 1, 2]

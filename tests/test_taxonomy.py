@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tagger.errors import TaxonomyError
-from tagger.taxonomy import SHOPIFY_ID, Names, Taxonomy, read_taxonomy
+from tagger.taxonomy import SHOPIFY_ID, Taxonomy, read_taxonomy
+from tagger.tree import Names
 
 GOOGLE_HEADER = "# Google_Product_Taxonomy_Version: 2021-09-21\n"
 SHOPIFY_HEADER = (
@@ -285,11 +286,13 @@ def test_unknown_label_is_named_with_its_row_and_the_closest_node(
     assert "write the path" in caught.value.hint
 
 
-def test_separator_that_is_in_a_name_is_refused_where_that_name_is_meant(tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", ["1", "2", None])
+def test_separator_that_is_in_the_name_of_any_node_is_refused(
+    tmp_path: Path, label: str | None
+) -> None:
     taxonomy = read_taxonomy(write(tmp_path, google({"1": "Tops", "2": "Tops > T-Shirts"})))
-    assert taxonomy.resolve(["Tops"], " - ", "feed") == ["Tops"]
-    with pytest.raises(TaxonomyError, match=r"feed, row 1: .*'Tops > T-Shirts'.*' - '") as caught:
-        taxonomy.resolve(["2"], " - ", "feed")
+    with pytest.raises(TaxonomyError, match=r"'Tops > T-Shirts'.*' - '") as caught:
+        taxonomy.resolve([label], " - ", "feed")
     assert "--separator ' > '" in caught.value.hint
 
 
