@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tagger.images import ImageStatus
     from tagger.label_issues import Suspicion
     from tagger.run import Estimate, Result
-    from tagger.scores import Score
+    from tagger.scores import Score, TreeScore
     from tagger.train import TrainResult
     from tagger.training_data import Data
 
@@ -305,32 +305,33 @@ def _shares(shares: Sequence[float]) -> str:
 
 
 def _show_trees(evaluation: Evaluation) -> None:
-    """Figures of tasks whose labels are paths, with picture and title."""
-    made = table(
-        "trees, %",
-        "task",
-        "hierarchical precision",
-        "recall",
-        "F1",
-        "accuracy at depth 1, 2 ...",
-        "edges to the right node, of errors",
-        "consistent",
-        f"coverage at {100 * evaluation.precision:g}% precision, rolled up",
-    )
-    for task, score in evaluation.scores["both"].items():
-        if (tree := score.tree) is not None:
-            made.add_row(
-                _plain(task),
-                percent(tree.precision),
-                percent(tree.recall),
-                percent(tree.f1),
-                _shares(tree.accuracy_by_depth),
-                "-" if tree.error_distance is None else f"{tree.error_distance:.2f}",
-                percent(tree.consistency),
-                percent(tree.rollup_coverage),
-            )
-    if made.row_count:
-        results.print(made)
+    """Figures of tasks whose labels are paths, with picture and title; a column a task."""
+    both = evaluation.scores["both"].items()
+    trees = {task: score.tree for task, score in both if score.tree is not None}
+    if not trees:
+        return
+    figures = {task: _tree_figures(tree, evaluation.precision) for task, tree in trees.items()}
+    made = table("trees", "", *map(_plain, trees))
+    for name in dict.fromkeys(name for one in figures.values() for name in one):
+        made.add_row(name, *(one.get(name, "") for one in figures.values()))
+    results.print(made)
+
+
+def _tree_figures(tree: TreeScore, precision: float) -> dict[str, str]:
+    """Each by its name."""
+    away = "-" if tree.error_distance is None else f"{tree.error_distance:.2f}"
+    return {
+        "hierarchical precision, %": percent(tree.precision),
+        "hierarchical recall, %": percent(tree.recall),
+        "hierarchical F1, %": percent(tree.f1),
+        **{
+            f"accuracy at depth {depth}, %": percent(rate)
+            for depth, rate in enumerate(tree.accuracy_by_depth, 1)
+        },
+        "edges to the right node, of errors": away,
+        "products whose levels agree, %": percent(tree.consistency),
+        f"coverage at {100 * precision:g}% precision, rolled up, %": percent(tree.rollup_coverage),
+    }
 
 
 def _show_applicability(evaluation: Evaluation) -> None:
@@ -502,9 +503,11 @@ def show_prediction(result: Result, out: Path) -> None:
     _say_bad("titles", summary.title_status)
     for task, statuses in summary.task_status.items():
         line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
+        if statuses["not_applicable"]:
+            line += f"; it does not apply to {statuses['not_applicable']:,}"
         if statuses["abstain"]:
-            coverage = percent(statuses["ok"] / summary.num_rows)
-            line += f", coverage {coverage}%; the model abstained from {statuses['abstain']:,}"
+            coverage = percent(statuses["ok"] / (statuses["ok"] + statuses["abstain"]))
+            line += f"; the model abstained from {statuses['abstain']:,}, coverage {coverage}%"
         say(line)
     if result.remark:
         say(result.remark)

@@ -20,7 +20,7 @@ from tagger.attention import Explanation, Map, explain
 from tagger.bundle import Bundle
 from tagger.calibration import Threshold
 from tagger.config import Preprocess
-from tagger.decision import Bools, Decision, decide
+from tagger.decision import Decision, Ids, decide
 from tagger.evaluate import Evaluated
 from tagger.images import NUM_THREADS, ImageSource, Pixels, load_pixels
 from tagger.label_issues import Suspicion
@@ -48,7 +48,8 @@ class Card:
     given: its label in the catalog, said: the model's, with the probabilities 0..1 of both and of
     the second likeliest label; `given_probability` is None where the model does not know it.
     right: whether the answer is the label, or lies below it. published: whether it passes the
-    threshold, at any depth, None without one.
+    threshold, at any depth, None without one; published_as: the node above the answer that is, if
+    one is.
     evidence: the more opaque the more of all relevance is the picture's; attended: always as much.
     """
 
@@ -63,6 +64,7 @@ class Card:
     second: tuple[str, float] | None
     image_weight: float
     published: bool | None
+    published_as: str | None
     explanation: Explanation
     picture: str | None
     evidence: str | None
@@ -130,7 +132,7 @@ def make_cards(
     nodes = known.tree.sums(decision.probabilities)
     ids = known.label_ids(products.labels[task])
     explanations = explain(bundle, seen, products.titles, task, decision.leaves.tolist())
-    published = _published(decision, bundle.threshold(task, precision))
+    nodes_out = _published(decision, bundle.threshold(task, precision))
     return [
         Card(
             row=row + 1,
@@ -143,7 +145,12 @@ def make_cards(
             given_probability=float(nodes[k, ids[k]]) if ids[k] >= 0 else None,
             second=_second(known.labels, decision.probabilities[k]),
             image_weight=float(done.answers.image_weights[task][row]),
-            published=None if published is None else bool(published[k]),
+            published=None if nodes_out is None else bool(nodes_out[k] != NO_NODE),
+            published_as=(
+                None
+                if nodes_out is None or nodes_out[k] in (NO_NODE, decision.leaves[k])
+                else known.nodes[nodes_out[k]]
+            ),
             explanation=explanations[k],
             picture=_jpeg(shown[k]),
             evidence=_png(explanations[k].evidence, explanations[k].picture_share),
@@ -175,12 +182,11 @@ def _second(labels: Sequence[str], probabilities: NDArray[np.float64]) -> tuple[
     return labels[second], float(probabilities[second])
 
 
-def _published(decision: Decision, threshold: Threshold | None) -> Bools | None:
+def _published(decision: Decision, threshold: Threshold | None) -> Ids | None:
+    """(n,) the node that is published, NO_NODE for none."""
     if threshold is None:
         return None
-    node, _ = decision.deepest(threshold.needed(decision.top_labels))
-    published: Bools = node != NO_NODE
-    return published
+    return decision.deepest(threshold.needed(decision.top_labels))[0]
 
 
 def _enlarged(preprocess: Preprocess) -> Preprocess:

@@ -20,6 +20,7 @@ from tagger.output import write_text
 from tagger.plots import precision_coverage, reliability_diagram
 from tagger.products import ProductSource
 from tagger.scores import Judged, Score
+from tagger.tree import split_path
 from tagger.version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,11 +59,13 @@ class LabelRow:
 class TaskPart:
     """Everything that the page says of one task; of one without labels there are no plots.
 
-    calibration, threshold: None where there is none for the task, or none for the precision.
+    separator: of the names of its labels, None for a flat task. calibration, threshold: None where
+    there is none for the task, or none for the precision.
     Of `num_judged` given labels that label issues are looked for among, `num_issues` are suspect.
     """
 
     name: str
+    separator: str | None
     calibration: TaskCalibration | None
     threshold: Threshold | None
     scores: Mapping[str, Score]
@@ -73,6 +76,10 @@ class TaskPart:
     cards: Sequence[Card]
     num_judged: int
     num_issues: int
+
+    def short(self, label: str) -> str:
+        """The last name of a path, for places with little room."""
+        return (split_path(label, self.separator) or (label,))[-1]
 
     @property
     def pairs(self) -> set[tuple[str, str]]:
@@ -151,6 +158,7 @@ def _task_part(
     fair = both.answered & (both.truth >= 0) & both.whole & ~done.trained_on[both.rows]
     return TaskPart(
         name=name,
+        separator=bundle.task(name).separator,
         calibration=bundle.calibration.tasks.get(name) if bundle.calibration else None,
         threshold=bundle.threshold(name, precision),
         scores=scores,
