@@ -69,11 +69,13 @@ def augment_titles(
             augmented.append(None)
             continue
         if scrubbed[row]:
-            picked = [words for words, hit in zip(giveaways, chosen[row], strict=True) if hit]
-            title = scrub(title, frozenset().union(*picked)) or title
-        words = title.split()
-        keep = torch.rand(len(words), generator=generator) >= dropout
+            bare = title
+            for words, hit in zip(giveaways, chosen[row].tolist(), strict=True):
+                bare = scrub(bare, words) if hit else bare
+            title = bare or title
+        parts = title.split()
+        keep = torch.rand(len(parts), generator=generator) >= dropout
         augmented.append(
-            " ".join(w for w, k in zip(words, keep.tolist(), strict=True) if k) or title
+            " ".join(part for part, k in zip(parts, keep.tolist(), strict=True) if k) or title
         )
     return augmented

@@ -47,7 +47,10 @@ class Decision:
 
     def deepest(self, needed: Floats) -> tuple[Ids, Floats]:
         """(n,) each: the deepest node of the chain that is at least as sure as `needed` (n,), with
-        its confidence; NO_NODE and that of the likeliest label where not even the top is."""
+        its confidence; NO_NODE and that of the likeliest label where not even the top is.
+
+        Less specific rather than wrong: Deng et al. 2012, "Hedging your bets".
+        """
         level = deepest_level(self.confidences, needed)
         row, found = np.arange(len(level)), level >= 0
         node = np.where(found, self.chain[row, level], NO_NODE)

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from tagger.bundle import Bundle
 from tagger.errors import NotExportableError
 from tagger.exported import MODALITY_WEIGHTS, Precision, output_specs, probabilities_name
-from tagger.model import CMAClip
+from tagger.model import CMAClip, Head
 from tagger.quiet import quietly
 
 MAX_INLINE_BYTES = 1 << 30
@@ -124,14 +124,18 @@ def save_aoti(program: ExportedProgram, bundle: Bundle, path: Path) -> None:
 
 
 def _in_precision(model: CMAClip, precision: Precision) -> CMAClip:
-    """A copy of `model` in that precision; modality-wise attention and heads stay in float32.
+    """A copy of `model` in that precision, the paths of trees folded into its heads;
+    modality-wise attention and heads stay in float32.
 
     fp16 computes in it. bf16 and int8 are only stored so and compute in float32: ONNX Runtime
     multiplies bf16 on no CPU, and scales for int8 activations would hang on the whole batch.
     """
+    model = copy.deepcopy(model)
+    for head in model.heads:
+        assert isinstance(head, Head)
+        head.fold()
     if precision == "fp32":
         return model
-    model = copy.deepcopy(model)
     parts: list[nn.Module] = [
         *(model.image_tower, model.image_projection),
         *(model.text_tower, model.text_projection),
