@@ -94,16 +94,15 @@ def task_columns(
 def _label_columns(task: Task, node: Ids, targets: Sequence[str | None] | None) -> list[pa.Array]:
     """The label of each node (n,), null at NO_NODE; of a tree also its path and depth. `targets`
     are the nodes of another tree that stand for those of the task."""
-    absent = node == NO_NODE
     labels = targets or task.nodes
-    paths = [labels[i] or "" for i in node.tolist()]
+    paths = [None if i == NO_NODE else labels[i] for i in node.tolist()]
     if not task.is_tree:
-        return [pa.array(paths, pa.string(), mask=absent)]
-    names = [split_path(path, task.separator) for path in paths]
+        return [pa.array(paths, pa.string())]
+    names = [None if path is None else split_path(path, task.separator) for path in paths]
     return [
-        pa.array([name[-1] for name in names], pa.string(), mask=absent),
-        pa.array(paths, pa.string(), mask=absent),
-        pa.array([len(name) for name in names], pa.int32(), mask=absent),
+        pa.array([one and one[-1] for one in names], pa.string()),
+        pa.array(paths, pa.string()),
+        pa.array([one and len(one) for one in names], pa.int32()),
     ]
 
 

@@ -111,7 +111,3 @@ class Tree:
         inner = self.spans[self.num_leaves :]
         parents = total[:, inner[:, 1]] - total[:, inner[:, 0]]
         return np.concatenate([leaves, parents], axis=1)
-
-    def at_most(self, node: int, depth: int) -> int:
-        """`node`, or its ancestor at `depth` if it is deeper."""
-        return int(self.lineage[node, min(depth, int(self.depths[node])) - 1])

@@ -79,8 +79,6 @@ def test_lineage_goes_from_the_top_to_the_node(seed: int) -> None:
         assert tree.lineage[node].tolist() == line + [NO_NODE] * (tree.depth - len(line))
         assert tree.depths[node] == len(names)
         assert tree.parents[node] == (line[-2] if len(line) > 1 else NO_NODE)
-        for depth in range(1, tree.depth + 2):
-            assert tree.names[tree.at_most(node, depth)] == names[:depth]
     inner = range(tree.num_leaves, len(tree))
     assert all(tree.parents[node] < node for node in inner), "parents come first"
 

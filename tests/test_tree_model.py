@@ -641,6 +641,18 @@ def test_map_abstains_where_a_node_that_was_rolled_up_to_has_no_target(
     assert up
 
 
+def test_products_without_an_answer_need_no_target(
+    confused: Path, predict: Tagged, feed: Path, tmp_path: Path
+) -> None:
+    model = calibrated(confused, tmp_path / "model", 0.999999)
+    mapping = tmp_path / "map.csv"
+    boots = "Shoes > Boots > Rain,A\nShoes > Boots > Snow,B\nShoes > Mules,C\n"
+    mapping.write_text(f"from,to\nClothing,A\nBags,C\n{boots}")
+    rows = predict(feed, model, "--min-precision", "default", "--map", mapping)
+    assert {row["kind_status"] for row in rows} == {"abstain"}
+    assert {row["kind_path"] for row in rows} == {None}
+
+
 def test_evaluation_tells_what_is_published_at_which_depth(
     confused: Path, predict: Tagged, feed: Path, tmp_path: Path
 ) -> None:
