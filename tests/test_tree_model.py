@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from tagger.config import (
     Training,
     write_config,
 )
-from tagger.fit import cross_entropy
+from tagger.fit import Learner, cross_entropy, label_weights
 from tagger.hashes import file_digest
 from tagger.model import Head, PathSum
-from tagger.products import ProductSource
-from tagger.tasks import Task
+from tagger.pixel_cache import PixelCache
+from tagger.products import Products, ProductSource
+from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task
 from tagger.tree import NO_NODE, Tree
 
 from .conftest import MakeCatalog, randomise, save_tiny, tiny_config
@@ -266,6 +268,15 @@ def model(catalog: Path, definition: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.fixture(scope="module")
+def confused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of the tree, seldom sure of anything."""
+    config = msgspec.structs.replace(
+        tiny_config(), tasks=(Task("kind", LEAVES, " > "), Task("sleeve", ("Long", "Short")))
+    )
+    return save_tiny(tmp_path_factory.mktemp("confused") / "model", config, seed=3)
+
+
 @pytest.fixture
 def predict(tmp_path: Path) -> Tagged:
     """Labels a catalog and returns the rows."""
@@ -278,6 +289,15 @@ def predict(tmp_path: Path) -> Tagged:
         return rows
 
     return run
+
+
+def with_rule(model: Path, out: Path, *nodes: str) -> Path:
+    """A copy of `model` whose sleeves are not for `nodes`."""
+    shutil.copytree(model, out)
+    rule = Applicability(task="kind", not_for={"sleeve": nodes})
+    config = msgspec.structs.replace(bundle.load(out).config, applicability=rule)
+    write_config(config, out / "config.json")
+    return out
 
 
 def test_trained_task_is_the_tree_of_its_labels_of_mixed_depth(model: Path) -> None:
@@ -344,12 +364,14 @@ def test_task_that_does_not_apply_is_not_answered(predict: Tagged, feed: Path, m
 
 
 def test_product_without_picture_and_title_is_an_error_before_all(
-    predict: Tagged, model: Path, tmp_path: Path
+    confused: Path, predict: Tagged, tmp_path: Path
 ) -> None:
-    rows = [{"title": None}, {"title": "Boot"}]
-    first, _ = predict(write(tmp_path / "few.parquet", rows), model, tasks="kind,sleeve")
-    assert first["kind_status"] == first["sleeve_status"] == "error"
-    assert [first[f"kind_{c}"] for c in ("label", "path", "depth", "confidence")] == [None] * 4
+    model = with_rule(confused, tmp_path / "model", "Shoes", "Bags", "Clothing")
+    path = write(tmp_path / "few.parquet", [{"title": None}, {"title": "Boot"}])
+    nothing, boot = predict(path, model, tasks="kind,sleeve")
+    assert nothing["kind_status"] == nothing["sleeve_status"] == "error"
+    assert [nothing[f"kind_{c}"] for c in ("label", "path", "depth", "confidence")] == [None] * 4
+    assert (boot["kind_status"], boot["sleeve_status"]) == ("ok", "not_applicable")
 
 
 def test_csv_output_has_the_same_answers(predict: Tagged, feed: Path, model: Path) -> None:
@@ -586,15 +608,6 @@ def expected_node(row: Row, needed: Callable[[str], float]) -> str | None:
     return sure[-1] if sure else None
 
 
-@pytest.fixture(scope="module")
-def confused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of the tree, seldom sure of anything."""
-    config = msgspec.structs.replace(
-        tiny_config(), tasks=(Task("kind", LEAVES, " > "), Task("sleeve", ("Long", "Short")))
-    )
-    return save_tiny(tmp_path_factory.mktemp("confused") / "model", config, seed=3)
-
-
 def test_products_go_up_to_the_node_that_is_sure_enough(
     confused: Path, predict: Tagged, feed: Path, tmp_path: Path
 ) -> None:
@@ -684,12 +697,16 @@ def test_calibration_of_a_tree_rolls_up_in_predict(
     boots = ["Shoes > Boots > Rain", "Shoes > Boots > Snow"]
     for row in rows:
         row["kind"] = dice.choice(boots) if "Boots" in row["kind"] else row["kind"]
-    labelled = write(tmp_path / "labelled.parquet", rows)
+    # An inner node as a label says nothing of the nodes below it.
+    inner = [{**row, "id": f"i{row['id']}", "kind": "Shoes"} for row in make_rows(100, 6)]
+    labelled = write(tmp_path / "labelled.parquet", [*rows, *inner])
     given = ("eval", labelled, "--tasks", "kind", "--model", mine, "--calibrate")
     assert call(*given, "--precision", "0.9") == 0
     calibration = bundle.load(mine).calibration
     assert calibration is not None
-    assert calibration.threshold("kind", 0.9).threshold is not None
+    fitted = calibration.threshold("kind", 0.9)
+    assert fitted.threshold is not None
+    assert fitted.num_products + fitted.reported_products == len(rows)
     said = [row["kind_path"] for row in predict(feed, mine, "--min-precision", "default")]
     assert said.count("Shoes > Boots") > 10
     assert sum(path is not None for path in said) > 100
@@ -721,6 +738,50 @@ def test_evaluation_of_a_tree_and_of_what_does_not_apply(
     assert found["withheld"] < 0.1 * found["filled"]
     assert found["precision"] > 0.8
     assert found["recall"] > 0.8
+
+
+def test_inner_node_is_not_applicable_only_if_nothing_below_it_is(
+    confused: Path, predict: Tagged, feed: Path, tmp_path: Path
+) -> None:
+    model = with_rule(confused, tmp_path / "model", "Shoes > Boots", "Clothing > Dresses")
+    rows = pq.read_table(feed).to_pylist()
+    kinds = ("Shoes", "Shoes > Boots", "Clothing", "Clothing > Dresses", None)
+    given = [{**row, "kind": kinds[n % 5], "sleeve": None} for n, row in enumerate(rows)]
+    path = write(tmp_path / "inner.parquet", given)
+    figures = tmp_path / "figures.json"
+    options = ("eval", path, "--tasks", "sleeve", "--model", model, "--json", figures)
+    assert call(*options) == 0
+    found = json.loads(figures.read_text())["scores"]["both"]["sleeve"]["applicability"]
+    said = predict(path, model, tasks="sleeve")
+    pairs = [
+        (row["sleeve_status"] == "not_applicable", row["kind"] in ("Shoes > Boots", kinds[3]))
+        for row in said
+        if row["kind"] is not None
+    ]
+    hits = sum(withheld and true for withheld, true in pairs)
+    assert found["precision"] == pytest.approx(hits / sum(withheld for withheld, _ in pairs))
+    assert found["recall"] == pytest.approx(hits / sum(true for _, true in pairs))
+    assert (found["filled"], found["withheld"]) == (0, 0)
+
+
+def test_learned_of_a_rare_leaf_is_its_ancestor(confused: Path, tmp_path: Path) -> None:
+    known = bundle.load(confused)
+    kinds = ["Bags", "Shoes > Clogs", "Shoes", "Hats", None, "Shoes > Boots > Ice", "Bags"]
+    products = Products([None] * 7, [None] * 7, {"kind": kinds, "sleeve": ["Long"] * 7})
+    with ThreadPoolExecutor(1) as pool:
+        pixels = PixelCache(products.images, tmp_path, known.config.preprocess, pool)
+        training = Training(class_balance=0.5)
+        device = torch.device("cpu")
+        learner = Learner(known.model, known.tokenizer, training, products, pixels, device)
+        tree = known.config.tasks[0].tree
+        shoes, boots = tree.find(("Shoes",)), tree.find(("Shoes", "Boots"))
+        expected = [0, shoes, shoes, UNKNOWN_LABEL, UNLABELED, boots, 0]
+        assert learner.targets["kind"].tolist() == expected
+        weights = label_weights(learner)["kind"]
+    assert weights.shape == (len(tree),)
+    # Two bags, two shoes, one pair of boots.
+    assert float(weights[0]) == pytest.approx(float(weights[shoes]))
+    assert float(weights[boots] / weights[0]) == pytest.approx(2**0.5)
 
 
 def test_what_is_saved_again_answers_the_same(
@@ -788,12 +849,7 @@ def test_fine_tuning_keeps_what_it_knows_of_nodes_that_both_have(
 def test_export_of_a_tree_answers_as_its_source(
     confused: Path, tmp_path: Path, predict: Tagged, feed: Path
 ) -> None:
-    config = msgspec.structs.replace(
-        bundle.load(confused).config,
-        applicability=Applicability(task="kind", not_for={"sleeve": ("Shoes",)}),
-    )
-    model = Path(shutil.copytree(confused, tmp_path / "model"))
-    write_config(config, model / "config.json")
+    model = with_rule(confused, tmp_path / "model", "Shoes")
     out = tmp_path / "onnx"
     assert call("export", model, "--format", "onnx", "--out", out) == 0
     one, other = (predict(feed, path, tasks="kind,sleeve") for path in (model, out))
