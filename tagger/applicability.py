@@ -11,7 +11,7 @@ from tagger.config import Applicability, Config
 from tagger.scrub import giveaways, words_of
 from tagger.tasks import Task
 from tagger.taxonomy import Taxonomy
-from tagger.tree import NO_NODE, Tree
+from tagger.tree import NO_NODE, Ids, Tree
 
 MAX_SHARE = 0.02
 """Share of products with a label, or named by their title, up to which a task does not apply to a
@@ -26,7 +26,7 @@ def learn_applicability(
     tasks: Sequence[Task],
     labels: Mapping[str, Sequence[str | None]],
     titles: Sequence[str | None],
-    stated: Mapping[str, Bools] | None = None,
+    stated: Mapping[str, Ids] | None = None,
 ) -> Applicability | None:
     """From the training catalog: which tasks have labels on which nodes of its first tree.
 
@@ -40,8 +40,8 @@ def learn_applicability(
     Args:
         labels: per task (n,) the labels of the training products.
         titles: (n,) theirs.
-        stated: per task (leaves,) whether it applies, where a taxonomy says so; nothing is learned
-            for these.
+        stated: per task (leaves,) whether it applies: 1 or 0 where a taxonomy says so, whatever the
+            catalog says, and -1 where it does not.
 
     Returns:
         None where no task is a tree, or every task applies to everything.
@@ -54,24 +54,28 @@ def learn_applicability(
     for task in tasks:
         if task is deciding:
             continue
-        applies = None if stated is None else stated.get(task.name)
-        if applies is None:
-            filled = np.array([label is not None for label in labels[task.name]])
-            evidence = filled | names_label(task, titles)
-            applies = applies_to_leaves(deciding.tree, nodes, evidence)
+        filled = np.array([label is not None for label in labels[task.name]])
+        evidence = filled | names_label(task, titles)
+        applies = applies_to_leaves(deciding.tree, nodes, evidence)
+        if stated is not None and task.name in stated:
+            applies = np.where(stated[task.name] >= 0, stated[task.name] == 1, applies)
         if excluded := topmost(deciding.tree, ~applies):
             not_for[task.name] = tuple(deciding.nodes[node] for node in excluded)
     return Applicability(task=deciding.name, not_for=not_for) if not_for else None
 
 
-def stated_applicability(tasks: Sequence[Task], taxonomy: Taxonomy | None) -> dict[str, Bools]:
-    """Per task that `taxonomy` names as an attribute of some node: (leaves of the first task,)
-    whether it applies."""
+def stated_applicability(tasks: Sequence[Task], taxonomy: Taxonomy | None) -> dict[str, Ids]:
+    """Per task that `taxonomy` names as an attribute: (leaves of the first task,) 1 where it
+    applies, 0 where it does not, -1 where neither the leaf nor what it stands under has a list."""
     if taxonomy is None:
         return {}
     leaves = tasks[0].tree.names[: tasks[0].tree.num_leaves]
-    allowed = {task.name: [taxonomy.allows(leaf, task.name) for leaf in leaves] for task in tasks}
-    return {name: np.array(known, bool) for name, known in allowed.items() if None not in known}
+    said = {task.name: [taxonomy.allows(leaf, task.name) for leaf in leaves] for task in tasks}
+    stated = {
+        name: np.array([-1 if known is None else int(known) for known in by_leaf], dtype=np.int64)
+        for name, by_leaf in said.items()
+    }
+    return {name: by_leaf for name, by_leaf in stated.items() if (by_leaf >= 0).any()}
 
 
 def names_label(task: Task, titles: Sequence[str | None]) -> Bools:

@@ -171,7 +171,9 @@ class TrainMonitor:
             say(f"{task.name}: {len(task.labels):,} labels{levels}, {count:,} labelled products")
         trees = [task.name for task in data.tasks if task.is_tree]
         for name, labels in data.left_out.items():
-            fate = "too rare, they count as what they stand under" if name in trees else "too rare"
+            fate = "too rare"
+            if name in trees:
+                fate += ", or no path; they count as the node that they stand under, if any"
             say(f"{name}: {fate}: {listing(list(labels))}")
         if data.applicability is not None:
             for name, nodes in data.applicability.not_for.items():

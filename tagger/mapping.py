@@ -47,9 +47,14 @@ def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str 
     inner = {names[:end] for names in wanted for end in range(1, len(names))}
     if missing - inner:
         raise _unmapped(path, [names for names in wanted if names in missing], separator)
-    for node in sorted(missing, key=len, reverse=True):
-        below = [to for names, to in found.items() if to and names[: len(node)] == node]
-        found[node] = common_path(below)
+    below: dict[Names, list[Names]] = {names: [] for names in missing}
+    for names in sorted(found, key=len, reverse=True):
+        target = common_path(below[names]) if names in below else found[names]
+        found[names] = target
+        ancestors = (names[:end] for end in range(len(names) - 1, 0, -1))
+        above = next((node for node in ancestors if node in below), None)
+        if above is not None:
+            below[above].append(target or ())
     return tuple(separator.join(found[names] or ()) or None for names in wanted)
 
 

@@ -14,6 +14,7 @@ from tagger.catalog import Catalog, Columns, folder_of, strings
 from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
 from tagger.taxonomy import Taxonomy, read_taxonomy
+from tagger.tree import split_path
 
 _CATALOG = Path("the catalog")
 
@@ -65,15 +66,19 @@ class ProductSource:
         return self.image_root or folder_of(self.path)
 
     def has_labels(self, task: str) -> bool:
-        """Whether the catalog has the columns that `task` is read from."""
-        return set(self.columns.of(task)) <= set(Catalog(self.path).schema.names)
+        """Whether the catalog has the columns that `task` is read from, and they can be labels."""
+        schema = Catalog(self.path).schema
+        return all(
+            name in schema.names and not pa.types.is_nested(schema.field(name).type)
+            for name in self.columns.of(task)
+        )
 
     def read(self, tasks: Sequence[str] = ()) -> Products:
         """The products, with the labels of `tasks`, those of the first as nodes of the taxonomy if
         there is one; raises as `read_products`, `read_taxonomy` and `resolve` do."""
         taxonomy = None if self.taxonomy is None else read_taxonomy(self.taxonomy)
         products = read_products(self.path, self.columns, tasks, self.limit)
-        return resolve(products, tasks[0], taxonomy, self.columns) if tasks else products
+        return resolve(products, tasks[0], taxonomy, self.columns, self.path) if tasks else products
 
 
 def read_products(
@@ -112,6 +117,7 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
 
     Raises:
         UsageError: several columns, and no separator to write paths with.
+        CatalogError: a level that holds the separator.
     """
     levels = [strings(table, column, path) for column in columns.of(task)]
     if len(levels) == 1:
@@ -122,11 +128,21 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
             "write them as paths",
             "leave --separator out; a model that was trained without one knows no paths",
         )
+    for column, names in zip(columns.of(task), levels, strict=True):
+        for row, name in enumerate(names, 1):
+            if name is not None and len(split_path(name, columns.separator)) != 1:
+                raise CatalogError(
+                    f"{path}, row {row}, column {column!r}: {name!r} holds the separator "
+                    f"{columns.separator!r}, so it cannot be one level of a path",
+                    "train with a --separator that is in no name",
+                )
     rows = (takewhile(lambda name: name is not None, row) for row in zip(*levels, strict=True))
     return [columns.separator.join(map(str, names)) or None for names in rows]
 
 
-def resolve(products: Products, task: str, taxonomy: Taxonomy | None, columns: Columns) -> Products:
+def resolve(
+    products: Products, task: str, taxonomy: Taxonomy | None, columns: Columns, path: Path
+) -> Products:
     """`products` with the labels of `task`, which may be ids of `taxonomy`, as paths.
 
     Raises:
@@ -136,8 +152,11 @@ def resolve(products: Products, task: str, taxonomy: Taxonomy | None, columns: C
     if taxonomy is None:
         return products
     if columns.separator is None:
-        raise UsageError("--taxonomy needs a separator for its paths", "leave --separator out")
-    where = f"task {task!r}"
+        raise UsageError(
+            f"--taxonomy is for a task whose labels are paths, and {task!r} is flat",
+            "name the tree first in --tasks, and leave --separator out where you train",
+        )
+    where = f"{path}, task {task!r}"
     paths = taxonomy.resolve(products.labels[task], columns.separator, where)
     return replace(products, labels={**products.labels, task: paths})
 

@@ -327,7 +327,7 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
-        same = ["model", "top-k", "minimum precision", "device", "computed in", "tagger"]
+        same = ["model", "top-k", "minimum precision", "mapping", "device", "computed in", "tagger"]
         same += job.bundle.versions
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]

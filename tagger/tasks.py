@@ -79,18 +79,18 @@ def learn_task(
     """The task made of the labels that at least `min_support` products carry, in sorted order.
 
     With `separator`, of the nodes that at least as many products carry themselves or below; a task
-    whose labels hold no separator is flat. Also returns the labels left out with their number of
-    products; those with control characters are among them, for a label is printed on terminals and
-    in reports.
+    of whose nodes none stands below another is flat. Also returns the labels left out with their
+    number of products; those with control characters are among them, for a label is printed on
+    terminals and in reports.
     """
     counts = Counter(label for label in labels if label is not None)
-    if not any(len(split_path(label, separator)) > 1 for label in counts):
-        separator = None
     below: Counter[Names] = Counter()
     for label, count in counts.items():
         names = split_path(label, separator)
         below.update({names[: k + 1]: count for k in range(len(names)) if is_plain(label)})
     kept = [names for names, count in below.items() if count >= min_support]
+    if separator is not None and all(len(names) == 1 for names in kept):
+        return learn_task(name, counts.elements(), min_support)
     task = Task(name, join_leaves(kept, separator), separator)
     missed = [i < 0 for i in task.label_ids(counts)]
     left_out = {label: n for (label, n), out in zip(counts.items(), missed, strict=True) if out}
@@ -119,6 +119,10 @@ def parse_tasks(text: str) -> dict[str, tuple[str, ...]]:
     """
     columns: dict[str, tuple[str, ...]] = {}
     parts = [part.partition("=") for part in text.split(",")]
+    if nameless := [f"={given}" for name, mark, given in parts if mark and not name.strip()]:
+        raise UsageError(
+            f"--tasks {nameless[0]} names no task", "for example kind=department>category"
+        )
     for name in parse_names(",".join(name for name, _, _ in parts)):
         mark, given = next((mark, levels) for task, mark, levels in parts if task.strip() == name)
         columns[name] = tuple(level.strip() for level in given.split(">")) if mark else (name,)

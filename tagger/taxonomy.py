@@ -77,7 +77,8 @@ class Taxonomy:
                 raise TaxonomyError(
                     f"a name of {SEPARATOR.join(node)!r} in {self.source} holds the separator "
                     f"{separator!r}",
-                    f"take one that is in no name, such as --separator {SEPARATOR!r}",
+                    "take one that is in no name, such as "
+                    f"--separator {'|' if separator.strip() == '>' else SEPARATOR!r}",
                 )
         paths: dict[str, str] = {}
         for row, label in enumerate(labels, 1):
@@ -90,15 +91,17 @@ class Taxonomy:
         return [None if label is None else paths[label] for label in labels]
 
     def allows(self, node: Names, attribute: str) -> bool | None:
-        """Whether products of `node` have `attribute`; None where the file names it nowhere.
+        """Whether products of `node` have `attribute`; None where the file does not say.
 
-        A node without a list of its own has that of its nearest ancestor.
+        A node without a list of its own has that of its nearest ancestor. Nothing is said of a node
+        without either, nor of an attribute that the file names nowhere.
         """
         wanted = _attribute_key(attribute)
         if wanted not in self._named_attributes:
             return None
         lists = (self.attributes.get(node[:end]) for end in range(len(node), 0, -1))
-        return wanted in next((own for own in lists if own is not None), frozenset())
+        listed = next((own for own in lists if own is not None), None)
+        return None if listed is None else wanted in listed
 
     @cached_property
     def _known(self) -> frozenset[Names]:

@@ -48,10 +48,12 @@ def read_data(
         TrainingError: an empty part, or a task without two labels of enough support.
     """
     tree = None if taxonomy is None else read_taxonomy(taxonomy)
-    products = resolve(read_products(catalog, columns, tasks, limit), tasks[0], tree, columns)
+    products = read_products(catalog, columns, tasks, limit)
+    products = resolve(products, tasks[0], tree, columns, catalog)
     if validation is not None:
         train_part = products
-        kept_back = resolve(read_products(validation, columns, tasks), tasks[0], tree, columns)
+        kept_back = read_products(validation, columns, tasks)
+        kept_back = resolve(kept_back, tasks[0], tree, columns, validation)
     else:
         train_part, kept_back = split(products, training)
     if not len(train_part) or not len(kept_back):

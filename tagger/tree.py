@@ -21,12 +21,15 @@ Floats = NDArray[np.float64]
 def split_path(label: str, separator: str | None) -> Names:
     """'Shoes > Sneakers' -> ('Shoes', 'Sneakers'); space around the names does not count.
 
-    Without `separator` the label is one name. Empty for a label without any name, or with an empty
-    one between two others.
+    Space around a sign such as > counts neither; a separator that may stand inside of words, as in
+    " - " or " and ", is taken as it is. Without `separator` the label is one name. Empty for a
+    label without any name, or with an empty one between two others.
     """
     if separator is None:
         return (label,)
-    names = tuple(name.strip() for name in label.split(separator.strip() or separator))
+    sign = separator.strip()
+    in_words = not sign or any(mark.isalnum() or mark in "-'&._" for mark in sign)
+    names = tuple(name.strip() for name in label.split(separator if in_words else sign))
     return names if all(names) else ()
 
 

@@ -195,8 +195,8 @@ def test_what_a_taxonomy_states_is_not_learned(tmp_path: Path) -> None:
     color = Task("color", ("Red", "Blue"))
     stated = stated_applicability((KIND, SLEEVE, size, color), taxonomy(tmp_path, ROWS))
     assert {name: leaves.tolist() for name, leaves in stated.items()} == {
-        "sleeve": [False, True, True, False],
-        "size": [False, True, True, True],
+        "sleeve": [-1, 1, 1, 0],
+        "size": [-1, 1, 1, 1],
     }
     labels: dict[str, Sequence[str | None]] = {
         "kind": ["Shoes > Boots"] * 300 + ["Clothing > Shirts"] * 300,
@@ -207,13 +207,25 @@ def test_what_a_taxonomy_states_is_not_learned(tmp_path: Path) -> None:
     rule = learn_applicability((KIND, SLEEVE, size, color), labels, [None] * 600, stated)
     assert rule is not None
     assert {name: set(nodes) for name, nodes in rule.not_for.items()} == {
-        "sleeve": {"Bags", "Shoes"},
-        "size": {"Bags"},
+        "sleeve": {"Shoes"},
         "color": {"Shoes"},
     }
     learned = learn_applicability((KIND, SLEEVE), labels, [None] * 600)
     assert learned is not None
     assert learned.not_for == {"sleeve": ("Clothing",)}
+
+
+def test_what_a_taxonomy_leaves_open_is_learned(tmp_path: Path) -> None:
+    stated = stated_applicability((KIND, SLEEVE), taxonomy(tmp_path, ROWS))
+    for count, excluded in ((ENOUGH, {"Bags", "Shoes"}), (ENOUGH - 1, {"Shoes"})):
+        kinds = ["Bags"] * count + ["Shoes > Boots"] * 300
+        labels: dict[str, Sequence[str | None]] = {
+            "kind": kinds,
+            "sleeve": [None] * count + ["Long"] * 300,
+        }
+        rule = learn_applicability((KIND, SLEEVE), labels, [None] * len(kinds), stated)
+        assert rule is not None
+        assert set(rule.not_for["sleeve"]) == excluded
 
 
 def test_without_a_taxonomy_nothing_is_stated(tmp_path: Path) -> None:

@@ -230,8 +230,12 @@ def test_learned_are_the_nodes_that_enough_products_are_at_or_below(
     support: Counter[Names] = Counter()
     for label, count in counts.items():
         support.update(dict.fromkeys(ancestors(split_path(label, " > ")), count))
+    kept = {names for names, n in support.items() if n >= min_support}
+    if all(len(names) == 1 for names in kept):
+        assert (task, left_out) == learn_task("kind", labels, min_support)
+        return
     assert task.separator == " > "
-    assert set(task.tree.names) == {names for names, n in support.items() if n >= min_support}
+    assert set(task.tree.names) == kept
     assert set(left_out) == {
         label for label in counts if support[split_path(label, " > ")] < min_support
     }
@@ -393,3 +397,32 @@ def test_config_that_contradicts_itself_is_refused(
         read_config(tmp_path / "config.json")
     assert words in caught.value.message
     assert str(tmp_path / "config.json") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("label", "separator", "names"),
+    [
+        ("Apparel - Shirts - T-Shirts", " - ", ("Apparel", "Shirts", "T-Shirts")),
+        ("Handbags", " and ", ("Handbags",)),
+        ("Bags and Sandals", " and ", ("Bags", "Sandals")),
+        ("Bags>Totes |x", " > ", ("Bags", "Totes |x")),
+        ("Bags/Totes", " / ", ("Bags", "Totes")),
+    ],
+)
+def test_separator_that_may_stand_inside_of_words_is_taken_as_it_is(
+    label: str, separator: str, names: Names
+) -> None:
+    assert split_path(label, separator) == names
+
+
+@pytest.mark.parametrize("odd", ["x > y", "1 > 2", "> 3"])
+def test_a_few_odd_labels_make_no_tree_of_a_flat_task(odd: str) -> None:
+    labels = ["Red", "> 5 kg"] * 10 + [odd]
+    task, left_out = learn_task("color", labels, 8, " > ")
+    assert task == Task("color", ("> 5 kg", "Red"))
+    assert left_out == {odd: 1}
+
+
+def test_task_without_a_name_before_its_columns_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="names no task"):
+        parse_tasks("=department>category,color")
