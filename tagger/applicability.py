@@ -80,12 +80,17 @@ def stated_applicability(tasks: Sequence[Task], taxonomy: Taxonomy | None) -> di
 
 def names_label(task: Task, titles: Sequence[str | None]) -> Bools:
     """(n,) whether a title holds every word of one of the labels, in any spelling."""
-    spellings = [[giveaways([w]) or {w} for w in words_of(label)] for label in task.nodes]
-    wanted = [words for words in spellings if words]
+    # By the spellings of its first word, so that a title is not held against every label.
+    by_first: dict[str, list[list[frozenset[str]]]] = {}
+    for label in task.nodes:
+        spellings = [giveaways([word]) or frozenset({word}) for word in words_of(label)]
+        for first in spellings[0] if spellings else ():
+            by_first.setdefault(first, []).append(spellings)
 
     def names(title: str) -> bool:
         there = set(words_of(title))
-        return any(all(there & spelling for spelling in words) for words in wanted)
+        candidates = (spellings for word in there for spellings in by_first.get(word, ()))
+        return any(all(there & spelling for spelling in spellings) for spellings in candidates)
 
     known = {title: names(title) for title in set(titles) if title is not None}
     return np.array([title is not None and known[title] for title in titles])

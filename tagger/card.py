@@ -60,14 +60,31 @@ epoch {best_epoch + 1} of {len(history)} was the best. Validation accuracy:
 |---|---|---|---|---|
 {rows}
 
-Labels with fewer than {config.training.min_support} products were not learned:
+Labels with fewer than {config.training.min_support} products were not learned (of a tree they \
+taught the node above):
 
 {left_out or "- none"}
-
+{_trees(config)}
 Before you pass it on, say under which licence, in the first lines of this file.
 
 Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
 """
+
+
+def _trees(config: Config) -> str:
+    """What the trees are like, and which tasks do not apply to which of their nodes."""
+    lines = [
+        f"- {task.name}: a tree of {task.tree.depth} levels and {len(task.tree):,} nodes"
+        for task in config.tasks
+        if task.is_tree
+    ]
+    if config.applicability is not None:
+        decides = config.applicability.task
+        lines += [
+            f"- {name} does not apply to {decides} {listing(list(nodes), 40)}"
+            for name, nodes in config.applicability.not_for.items()
+        ]
+    return "\n".join(["", *lines, ""]) if lines else ""
 
 
 def _three_digits(accuracy: float | None) -> str:

@@ -79,18 +79,18 @@ def learn_task(
     """The task made of the labels that at least `min_support` products carry, in sorted order.
 
     With `separator`, of the nodes that at least as many products carry themselves or below; a task
-    of whose nodes none stands below another is flat. Also returns the labels left out with their
-    number of products; those with control characters are among them, for a label is printed on
-    terminals and in reports.
+    with fewer products than that whose label holds it is flat. Also returns the labels left out
+    with their number of products; those with control characters are among them, for a label is
+    printed on terminals and in reports.
     """
     counts = Counter(label for label in labels if label is not None)
+    if sum(n for label, n in counts.items() if len(split_path(label, separator)) > 1) < min_support:
+        separator = None
     below: Counter[Names] = Counter()
     for label, count in counts.items():
         names = split_path(label, separator)
         below.update({names[: k + 1]: count for k in range(len(names)) if is_plain(label)})
     kept = [names for names, count in below.items() if count >= min_support]
-    if separator is not None and all(len(names) == 1 for names in kept):
-        return learn_task(name, counts.elements(), min_support)
     task = Task(name, join_leaves(kept, separator), separator)
     missed = [i < 0 for i in task.label_ids(counts)]
     left_out = {label: n for (label, n), out in zip(counts.items(), missed, strict=True) if out}

@@ -231,7 +231,7 @@ def test_learned_are_the_nodes_that_enough_products_are_at_or_below(
     for label, count in counts.items():
         support.update(dict.fromkeys(ancestors(split_path(label, " > ")), count))
     kept = {names for names, n in support.items() if n >= min_support}
-    if all(len(names) == 1 for names in kept):
+    if sum(n for label, n in counts.items() if " > " in label) < min_support:
         assert (task, left_out) == learn_task("kind", labels, min_support)
         return
     assert task.separator == " > "
@@ -426,3 +426,11 @@ def test_a_few_odd_labels_make_no_tree_of_a_flat_task(odd: str) -> None:
 def test_task_without_a_name_before_its_columns_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="names no task"):
         parse_tasks("=department>category,color")
+
+
+def test_departments_with_enough_products_are_learned_though_all_leaves_are_rare() -> None:
+    labels = [f"{top} > {top[0]}{number}" for top in ("Shoes", "Bags") for number in range(100)]
+    task, left_out = learn_task("kind", labels, 8, " > ")
+    assert task == Task("kind", ("Bags", "Shoes"), " > ")
+    assert len(left_out) == 200
+    assert set(task.nearest_ids(labels).tolist()) == {0, 1}
