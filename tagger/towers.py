@@ -170,12 +170,19 @@ class TokenTextTower(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.embedding(ids) + self.position[: ids.shape[1]]
-        for block in self.blocks:
-            x = block(x, mask)
-        tokens = self.norm(x)
+        tokens = self.contextualised(self.embedded(ids), mask)
         last = (mask.sum(1) - 1).clamp(min=0)
         return tokens[torch.arange(tokens.shape[0], device=ids.device), last], tokens
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What goes into the first block: (batch, n, w)."""
+        return self.embedding(ids) + self.position[: ids.shape[1]]  # type: ignore[no-any-return]
+
+    def contextualised(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` (batch, n, w) through all blocks."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
 class OpenClipImageTower(nn.Module):
@@ -253,6 +260,22 @@ class OpenClipTextTower(nn.Module):
         return pooled, x
 
 
+class NoTower(nn.Module):
+    """In place of a tower that a system does without: one zero, whatever it is shown."""
+
+    width = token_width = 1
+    fixed_length: int | None = None
+    tokens_are_places = False
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, 1) and (batch, 1, 1)."""
+        return x.new_zeros(len(x), 1).float(), x.new_zeros(len(x), 1, 1).float()
+
+
+ImageTower = ConvImageTower | OpenClipImageTower | NoTower
+TextTower = TokenTextTower | OpenClipTextTower | NoTower
+
+
 def open_clip_config(name: str) -> dict[str, Any]:
     """open_clip's own description of architecture `name`.
 
@@ -308,10 +331,9 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     )
 
 
-def load_pretrained(
-    name: str, pretrained: str, image: OpenClipImageTower, text: OpenClipTextTower
-) -> None:
-    """Fill both towers from a local .pt/.safetensors file or from an open_clip tag.
+def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTower) -> None:
+    """Fill both towers from a local .pt/.safetensors file or from an open_clip tag; of towers that
+    lack parts of the architecture, what they have.
 
     Raises:
         WeightsError: no such file or tag, the network cannot be reached, or the file does not
@@ -351,5 +373,12 @@ def load_pretrained(
             "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
             "without --pretrained",
         ) from error
-    image.visual.load_state_dict(model.visual.state_dict())
-    text.text.load_state_dict(model.text.state_dict())
+    if isinstance(image, OpenClipImageTower):
+        _fill(image.visual, model.visual)
+    if isinstance(text, OpenClipTextTower):
+        _fill(text.text, model.text)
+
+
+def _fill(tower: nn.Module, whole: nn.Module) -> None:
+    own = tower.state_dict()
+    tower.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})

@@ -1,0 +1,29 @@
+"""Every system of the shelf, by the name that `fusion.system` of config.json gives it."""
+
+from __future__ import annotations
+
+from tagger.config import Config, System
+from tagger.model import CMAClip
+from tagger.network import Network
+from tagger.systems.clip_fine_tuned import ClipFineTuned
+from tagger.systems.cma_ablation import WithoutModalityAttention
+from tagger.systems.embracenet import EmbraceNet
+from tagger.systems.one_modality import ImageOnly, TitleOnly
+
+SYSTEMS: dict[System, type[Network]] = {
+    "cma-clip": CMAClip,
+    "cma-clip-without-modality-attention": WithoutModalityAttention,
+    "clip-fine-tuned": ClipFineTuned,
+    "embracenet": EmbraceNet,
+    "image-only": ImageOnly,
+    "title-only": TitleOnly,
+}
+
+
+def build_network(config: Config) -> Network:
+    """The network that `config` describes, with random weights.
+
+    Raises:
+        ModelError: the architecture is not known, or the system cannot stand on it.
+    """
+    return SYSTEMS[config.fusion.system](config)
