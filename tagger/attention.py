@@ -18,6 +18,7 @@ from tagger.preprocess import collate
 from tagger.titles import title_status
 from tagger.tokenizer import Tokenizer
 from tagger.towers import Attention
+from tagger.towers import grid_of as grid_of
 
 Map = NDArray[np.float32]
 """(rows, columns) over the picture as the model sees it, 0..1, the largest value 1."""
@@ -149,12 +150,6 @@ def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
     rows, columns = grid_of(len(values), preprocess.height, preprocess.width)
     scaled: Map = (values / values.max()).reshape(rows, columns)
     return scaled
-
-
-def grid_of(count: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of `count` places that fit a picture of `height` x `width` best."""
-    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
-    return min(shapes, key=lambda shape: abs(np.log(shape[0] * width / (shape[1] * height))))
 
 
 @contextmanager

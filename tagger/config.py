@@ -92,7 +92,12 @@ System = Literal[
     "cma-clip",
     "cma-clip-without-modality-attention",
     "clip-fine-tuned",
+    "coca",
     "embracenet",
+    "kaleidobert",
+    "mmbt",
+    "one-stream",
+    "perceiver-io",
     "image-only",
     "title-only",
 ]
@@ -105,7 +110,8 @@ class Fusion(Frozen, frozen=True):
     `width` is that of the joined tokens and of the vector that each head gets; `layers`, `heads`
     and `mlp_ratio` are those of the system's transformer, where it has one. `dropout` acts on whole
     image tokens and in the heads. `shared_attention`, of cma-clip: one attention vector w per task
-    for both modalities, or one for each (readers of the paper disagree).
+    for both modalities, or one for each (readers of the paper disagree). `latents` are those of
+    perceiver-io.
     """
 
     system: System = "cma-clip"
@@ -116,6 +122,7 @@ class Fusion(Frozen, frozen=True):
     head_width: Positive = 512
     dropout: Share = 0.1
     shared_attention: bool = True
+    latents: Positive = 64
 
     def __post_init__(self) -> None:
         _check_heads(self.width, self.heads)

@@ -5,6 +5,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,18 @@ class ConvImageTower(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.width = width
         self.token_width = width
+        self.num_halvings = len(config.widths)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         features = self.layers(pixels)
         tokens = features.flatten(2).transpose(1, 2)
         return tokens.mean(1), tokens
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the last feature map."""
+        for _ in range(self.num_halvings):
+            height, width = -(-height // 2), -(-width // 2)
+        return height, width
 
 
 class SpaceToDepth(nn.Module):
@@ -170,19 +178,16 @@ class TokenTextTower(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.contextualised(self.embedded(ids), mask)
+        x = self.embedded(ids)
+        for block in self.blocks:
+            x = block(x, mask)
+        tokens = self.norm(x)
         last = (mask.sum(1) - 1).clamp(min=0)
         return tokens[torch.arange(tokens.shape[0], device=ids.device), last], tokens
 
     def embedded(self, ids: Tensor) -> Tensor:
         """What goes into the first block: (batch, n, w)."""
         return self.embedding(ids) + self.position[: ids.shape[1]]  # type: ignore[no-any-return]
-
-    def contextualised(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`x` (batch, n, w) through all blocks."""
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.norm(x)  # type: ignore[no-any-return]
 
 
 class OpenClipImageTower(nn.Module):
@@ -200,7 +205,8 @@ class OpenClipImageTower(nn.Module):
         with torch.no_grad():
             was_training = visual.training
             visual.eval()
-            self.token_width = int(self(torch.zeros(1, 3, *size))[1].shape[-1])
+            tokens = self(torch.zeros(1, 3, *size))[1]
+            self.num_tokens, self.token_width = int(tokens.shape[1]), int(tokens.shape[2])
             visual.train(was_training)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,16 +254,28 @@ class OpenClipTextTower(nn.Module):
         from open_clip.transformer import text_global_pool
 
         text, length = self.text, ids.shape[1]
-        x = text.token_embedding(ids) + text.positional_embedding[:length]
+        x = self.embedded(ids)
         # Made anew, not cut from text.attn_mask: torch.export would then except the full length.
         causal = x.new_full((length, length), float("-inf")).triu(1)
         x = text.ln_final(text.transformer(x, attn_mask=causal))
         pooled = text_global_pool(x, ids, text.pool_type, getattr(text, "eos_id", None))
-        projection = text.text_projection
-        if projection is not None:
-            linear = isinstance(projection, nn.Linear)
-            pooled = projection(pooled) if linear else pooled @ projection
-        return pooled, x
+        return self.projected(pooled), x
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What goes into the first block of a tower without a class token: (batch, n, w)."""
+        text = self.text
+        x: Tensor = text.token_embedding(ids) + text.positional_embedding[: ids.shape[1]]
+        return x
+
+    def projected(self, pooled: Tensor) -> Tensor:
+        """From the width of the blocks to that of the global token."""
+        projection = self.text.text_projection
+        if projection is None:
+            return pooled
+        whole: Tensor = (
+            projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        )
+        return whole
 
 
 class NoTower(nn.Module):
@@ -274,6 +292,12 @@ class NoTower(nn.Module):
 
 ImageTower = ConvImageTower | OpenClipImageTower | NoTower
 TextTower = TokenTextTower | OpenClipTextTower | NoTower
+
+
+def grid_of(count: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of `count` places that fit a picture of `height` x `width` best."""
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return min(shapes, key=lambda shape: abs(math.log(shape[0] * width / (shape[1] * height))))
 
 
 def open_clip_config(name: str) -> dict[str, Any]:

@@ -7,14 +7,23 @@ from tagger.model import CMAClip
 from tagger.network import Network
 from tagger.systems.clip_fine_tuned import ClipFineTuned
 from tagger.systems.cma_ablation import WithoutModalityAttention
+from tagger.systems.coca import CoCa
 from tagger.systems.embracenet import EmbraceNet
+from tagger.systems.mmbt import MMBT
 from tagger.systems.one_modality import ImageOnly, TitleOnly
+from tagger.systems.one_stream import KaleidoBERT, OneStream
+from tagger.systems.perceiver_io import PerceiverIO
 
 SYSTEMS: dict[System, type[Network]] = {
     "cma-clip": CMAClip,
     "cma-clip-without-modality-attention": WithoutModalityAttention,
     "clip-fine-tuned": ClipFineTuned,
+    "coca": CoCa,
     "embracenet": EmbraceNet,
+    "kaleidobert": KaleidoBERT,
+    "mmbt": MMBT,
+    "one-stream": OneStream,
+    "perceiver-io": PerceiverIO,
     "image-only": ImageOnly,
     "title-only": TitleOnly,
 }
