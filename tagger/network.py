@@ -217,7 +217,7 @@ class Normalise(nn.Module):
 
 class Projection(nn.Module):
     """A tower's global token and tokens, of their own widths, to one sequence of one width; or one
-    of the two alone."""
+    of the two alone, or neither of a tower that is not read."""
 
     def __init__(
         self,
@@ -234,8 +234,7 @@ class Projection(nn.Module):
     def dtype(self) -> torch.dtype:
         """In which it computes."""
         linear = self.global_token if self.tokens is None else self.tokens
-        assert linear is not None
-        return linear.weight.dtype
+        return torch.float32 if linear is None else linear.weight.dtype
 
     def forward(self, pooled: Tensor, tokens: Tensor) -> Tensor:
         """(batch, w) and (batch, n, w') -> (batch, 1 + n, width)."""

@@ -287,7 +287,8 @@ class NoTower(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, 1) and (batch, 1, 1)."""
-        return x.new_zeros(len(x), 1).float(), x.new_zeros(len(x), 1, 1).float()
+        nothing = torch.zeros(x.shape[0], 1, device=x.device)
+        return nothing, nothing[:, None]
 
 
 ImageTower = ConvImageTower | OpenClipImageTower | NoTower

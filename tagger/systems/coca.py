@@ -44,6 +44,6 @@ class CoCa(Network):
 
     def blend(self, image: Sequence | None, text: Sequence | None) -> tuple[Tensor, Tensor]:
         tokens, mask = joined(image, text)
-        queries = self.query_embedding.expand(len(tokens), -1, -1)
+        queries = self.query_embedding.expand(tokens.shape[0], -1, -1)
         vectors, attention = self.pooler(queries, tokens.float(), mask)
         return self.norm(vectors), attended(attention, image, text)

@@ -67,20 +67,18 @@ class MMBT(Network):
         assert isinstance(self.text_tower, TokenTextTower | OpenClipTextTower)
         pooled, attention = through_blocks(self.text_tower, x, mask, end)
         vector = self.text_projection(pooled, pooled[:, None])[:, 0].float()
-        # Words first, as `attended` wants them.
-        if text is not None:
-            attention = attention.roll(num_words, -1)
-        else:
-            attention = attention[..., :-num_words]
-        weights = attended(attention, image, text)
+        to_places, to_words = attention.split([x.shape[1] - num_words, num_words], -1)
+        # Words first, as `attended` wants them; one that stands for no title is none.
+        parts = [to_places] if text is None else [to_words, to_places]
+        weights = attended(torch.cat(parts, -1), image, text)
         return self.for_all_tasks(vector), weights.expand(-1, len(self.config.tasks), -1)
 
     def _words(self, image: Sequence | None, text: Sequence | None) -> Sequence:
         """The title, or the one token that stands for an absent one."""
         if text is None:
             assert image is not None
-            tokens = self.no_title_embedding.expand(len(image.tokens), 1, -1)
-            return Sequence(tokens, image.mask.new_ones(len(tokens), 1))
+            tokens = self.no_title_embedding.expand(image.tokens.shape[0], 1, -1)
+            return Sequence(tokens, image.mask.new_ones(tokens.shape[0], 1))
         first = torch.arange(text.mask.shape[1], device=text.mask.device) == 0
         absent = first & ~text.mask.any(1, keepdim=True)
         own = self.no_title_embedding.to(text.tokens.dtype)
@@ -92,7 +90,7 @@ def through_blocks(
 ) -> tuple[Tensor, Tensor]:
     """The tower's global token (batch, width) at the places `end` (batch,) of `x` (batch, n, w),
     and its attention in the last block, (batch, 1, n)."""
-    rows = torch.arange(len(x), device=x.device)
+    rows = torch.arange(x.shape[0], device=x.device)
     if isinstance(tower, TokenTextTower):
         *blocks, last = tower.blocks
         assert isinstance(last, TransformerBlock)

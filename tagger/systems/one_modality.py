@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tagger.network import Features, Network, Sequence, global_tokens, presence
+from tagger.config import Fusion
+from tagger.network import Features, Network, Projection, Sequence, global_tokens, presence
 from tagger.towers import ImageTower, NoTower, TextTower
 
 
@@ -22,6 +23,12 @@ class OneModality(Network):
         vector = global_tokens(image, text).sum(1)
         return self.for_all_tasks(vector), self.for_all_tasks(presence(image, text).float())
 
+    def unread(self, features: Features) -> Sequence:
+        """As if it were absent for every product."""
+        count = features.pooled.shape[0]
+        tokens = features.pooled.new_zeros(count, 1, self.config.fusion.width)
+        return Sequence(tokens, torch.zeros_like(tokens[..., 0], dtype=torch.bool))
+
 
 class ImageOnly(OneModality):
     """Of the title not even the presence is looked at."""
@@ -31,8 +38,11 @@ class ImageOnly(OneModality):
     def build_towers(self) -> tuple[ImageTower, TextTower]:
         return super().build_towers()[0], NoTower()
 
+    def build_fusion(self, fusion: Fusion) -> None:
+        self.text_projection = Projection(self.text_tower, fusion.width, False, False)
+
     def project_text(self, features: Features, mask: Tensor) -> Sequence:
-        return unread(super().project_text(features, mask))
+        return self.unread(features)
 
 
 class TitleOnly(OneModality):
@@ -43,10 +53,8 @@ class TitleOnly(OneModality):
     def build_towers(self) -> tuple[ImageTower, TextTower]:
         return NoTower(), super().build_towers()[1]
 
+    def build_fusion(self, fusion: Fusion) -> None:
+        self.image_projection = Projection(self.image_tower, fusion.width, False, False)
+
     def project_image(self, features: Features, present: Tensor) -> Sequence:
-        return unread(super().project_image(features, present))
-
-
-def unread(sequence: Sequence) -> Sequence:
-    """As if it were absent for every product."""
-    return Sequence(sequence.tokens, torch.zeros_like(sequence.mask))
+        return self.unread(features)

@@ -58,7 +58,7 @@ class OneStream(Network):
 
     def blend(self, image: Sequence | None, text: Sequence | None) -> tuple[Tensor, Tensor]:
         tokens, mask = joined(image, text)
-        first = self.cls_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+        first = self.cls_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         x = torch.cat([first, tokens], 1)
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask], 1)
         for block in self.stream[:-1]:

@@ -40,11 +40,11 @@ class PerceiverIO(Network):
     def blend(self, image: Sequence | None, text: Sequence | None) -> tuple[Tensor, Tensor]:
         tokens, mask = joined(image, text)
         tokens = tokens.float()
-        latents = self.latent_embedding.expand(len(tokens), -1, -1)
-        everywhere = mask.new_ones(len(tokens), latents.shape[1])
+        latents = self.latent_embedding.expand(tokens.shape[0], -1, -1)
+        everywhere = mask.new_ones(tokens.shape[0], latents.shape[1])
         latents, to_tokens = self.read(latents, tokens, mask)
         for block in self.latent_attention:
             latents = block(latents, everywhere)
-        queries = self.query_embedding.expand(len(tokens), -1, -1)
+        queries = self.query_embedding.expand(tokens.shape[0], -1, -1)
         vectors, to_latents = self.write(queries, latents, everywhere)
         return self.norm(vectors), attended(to_latents @ to_tokens, image, text)
