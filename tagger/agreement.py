@@ -126,7 +126,10 @@ def compare(
         for name, want in wanted.items():
             kind = "weight" if name == MODALITY_WEIGHTS else "confidence"
             # A value that is not a number stays one through every maximum.
-            difference = np.abs(np.subtract(want, given[name], dtype=np.float64)).max()
+            difference = np.abs(np.subtract(want, given[name], dtype=np.float64))
+            if kind == "weight":  # neither can tell what a modality weighs
+                difference[np.isnan(want) & np.isnan(given[name])] = 0.0
+            difference = difference.max()
             differences[kind] = np.maximum(differences[kind], difference)
             if kind == "confidence":
                 same = want.argmax(-1) == given[name].argmax(-1)

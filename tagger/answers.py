@@ -64,13 +64,12 @@ class Collector:
         """All that were added, at least one batch, to pictures from `pixels`."""
         names = [task.name for task in self.bundle.config.tasks]
         weights = np.concatenate(self._weights)
-        # An absent modality weighs exactly 0, a present one never does.
         return Answers(
             {name: np.concatenate(parts) for name, parts in self._logits.items()},
             {name: np.concatenate(parts) for name, parts in self._applies.items()},
             {name: weights[:, names.index(name), IMAGE] for name in self.tasks},
-            weights[:, 0, IMAGE] > 0,
-            weights[:, 0, TEXT] > 0,
+            weights[:, 0, IMAGE] != 0,
+            weights[:, 0, TEXT] != 0,
             Counter(pixels.statuses.values()),
         )
 

@@ -18,6 +18,7 @@ from tagger.preprocess import collate
 from tagger.titles import title_status
 from tagger.tokenizer import Tokenizer
 from tagger.towers import Attention
+from tagger.towers import grid_of as grid_of
 
 Map = NDArray[np.float32]
 """(rows, columns) over the picture as the model sees it, 0..1, the largest value 1."""
@@ -50,9 +51,11 @@ def explain(
     explainability"), equations 5 and 6, through the sequence-wise attention to both global tokens:
     attention times its gradient from the logit, where positive, summed over the layers. `attended`
     is the attention of the most relevant word to the places of the picture in the last layer, mean
-    over the heads (figure 2 of the CMA-CLIP paper).
+    over the heads (figure 2 of the CMA-CLIP paper). Of other systems nothing is explained.
     """
     model = bundle.model
+    if not isinstance(model, CMAClip):  # there is no sequence-wise attention to look at
+        return [_unexplained(title, bundle.tokenizer) for title in titles]
     batch = collate(
         images, titles, bundle.config.preprocess, bundle.tokenizer, bundle.fixed_length
     ).to(bundle.device)
@@ -73,6 +76,16 @@ def explain(
     ]
 
 
+def _words(title: str | None, tokenizer: Tokenizer) -> list[tuple[str, range]]:
+    """`words_of` a title that can be used."""
+    return words_of(title, tokenizer) if title_status(title) == "ok" and title else []
+
+
+def _unexplained(title: str | None, tokenizer: Tokenizer) -> Explanation:
+    words = [word for word, _ in _words(title, tokenizer)]
+    return Explanation(words, [0.0] * len(words), 0.0, None, None, None)
+
+
 def _explanation(
     bundle: Bundle,
     title: str | None,
@@ -81,7 +94,7 @@ def _explanation(
     start: int,
 ) -> Explanation:
     """relevance (length,), attention (length, length); the picture's tokens begin at `start`."""
-    spans = words_of(title, bundle.tokenizer) if title_status(title) == "ok" and title else []
+    spans = _words(title, bundle.tokenizer)
     total = max(float(relevance.sum()), 1e-12)
     shares = [float(relevance[_places(span)].sum()) / total for _, span in spans]
     word = int(np.argmax(shares)) if any(shares) else None
@@ -137,12 +150,6 @@ def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
     rows, columns = grid_of(len(values), preprocess.height, preprocess.width)
     scaled: Map = (values / values.max()).reshape(rows, columns)
     return scaled
-
-
-def grid_of(count: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of `count` places that fit a picture of `height` x `width` best."""
-    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
-    return min(shapes, key=lambda shape: abs(np.log(shape[0] * width / (shape[1] * height))))
 
 
 @contextmanager

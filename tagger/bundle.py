@@ -27,12 +27,13 @@ from tagger.exported import refuse_export
 from tagger.feature_cache import opened
 from tagger.hashes import file_digest
 from tagger.modalities import View
-from tagger.model import CMAClip
+from tagger.network import Network
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
 from tagger.runtime import NO_WORDS, BatchAnswers, Model
 from tagger.shelf import CARD, CONFIG, refuse_links, resolve
 from tagger.shelf import WEIGHTS as WEIGHTS
+from tagger.systems import build_network
 from tagger.tokenizer import ClipPieces, LearnedPieces, Tokenizer
 from tagger.towers import open_clip_config
 from tagger.views import predict_views
@@ -46,7 +47,7 @@ class Bundle(Model):
     """A loaded model directory: the network in eval mode with all it needs to read products."""
 
     is_export = False
-    model: CMAClip
+    model: Network
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +107,7 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
     tokenizer = load_tokenizer(path, config)
     _check_shapes(config, path / WEIGHTS)
     with torch.device("cpu"):
-        model = CMAClip(config)
+        model = build_network(config)
     model.load_state_dict(_read_weights(path / WEIGHTS))
     model = model.to(device or torch.device("cpu")).eval()
     return Bundle(
@@ -167,7 +168,7 @@ def open_clip_tokenizer(name: str) -> Tokenizer:
     return ClipPieces(int(text_config.get("context_length", 77)))
 
 
-def save(path: Path, config: Config, model: CMAClip, tokenizer: Tokenizer, card: str) -> None:
+def save(path: Path, config: Config, model: Network, tokenizer: Tokenizer, card: str) -> None:
     """Write a model directory; the file that makes it loadable comes last.
 
     Matrices are stored as `config.weights` says, vectors always as float32.
@@ -216,7 +217,7 @@ def _check_shapes(config: Config, path: Path) -> None:
     before memory is asked for what a damaged or hostile `config` says.
     """
     with torch.device("meta"):
-        expected = {name: list(t.shape) for name, t in CMAClip(config).state_dict().items()}
+        expected = {name: list(t.shape) for name, t in build_network(config).state_dict().items()}
     try:
         with safe_open(path, "pt") as file:
             there = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

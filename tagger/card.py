@@ -10,7 +10,7 @@ from tagger.checkpoint import Epoch
 from tagger.config import Config
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
-from tagger.model import CMAClip
+from tagger.network import Network
 from tagger.training_data import Data
 from tagger.version import __version__
 from tagger.views import VIEWS_IN_TRAINING
@@ -19,7 +19,7 @@ from tagger.views import VIEWS_IN_TRAINING
 def write_card(
     command: str,
     config: Config,
-    model: CMAClip,
+    model: Network,
     data: Data,
     history: Sequence[Epoch],
     best_epoch: int,
@@ -41,12 +41,12 @@ def write_card(
 license: unknown
 library_name: tagger
 pipeline_tag: image-classification
-tags: [product-tagging, cma-clip]
+tags: [product-tagging, {config.fusion.system}]
 ---
 
 # Product tagger: {", ".join(task.name for task in config.tasks)}
 
-CMA-CLIP (arXiv 2112.03562), {millions:.1f} million parameters, \
+{model.origin}, {millions:.1f} million parameters, \
 towers {config.architecture.open_clip or "given by their dimensions"}.
 
 Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} minutes:

@@ -110,6 +110,13 @@ def train(
     validation: Annotated[
         Path | None, typer.Option(help="Catalog to validate on.", show_default="a tenth of CATALOG")
     ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="What joins picture and title on these towers: cma-clip, embracenet ...",
+            show_default="that of --model",
+        ),
+    ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(help="Tower weights: an open_clip tag, a .pt or .safetensors file."),
@@ -151,6 +158,7 @@ def train(
         validation,
         image_root,
         Columns(image_column, title_column, labels=labels, separator=separator or None),
+        system,
         pretrained,
         epochs,
         batch_size,

@@ -58,10 +58,11 @@ def task_columns(
     """The columns of `task_fields` for n products, of which `answered` (n,) had a picture or title.
 
     A product that is not `answered`, or that the task does not apply to, gets nulls; one that not
-    even the top of its path is sure enough for gets no label.
+    even the top of its path is sure enough for gets no label. A weight that is no number is null.
     """
     index = [known.name for known in bundle.config.tasks].index(task.name)
     weights = answers.modality_weights[:, index].astype(np.float64)
+    answered = answered & (weights != 0).any(1)  # not from a modality that the model does not read
     decision = decide(task, answers.logits[task.name], bundle.temperature(task.name))
     node, confidence = decision.leaves, decision.confidence
     if how.precision is not None and bundle.calibration is not None:
@@ -74,7 +75,7 @@ def task_columns(
     silent = ~answered | ~fitting
 
     def floats(values: Floats) -> pa.Array:
-        return pa.array(values.astype(np.float32), pa.float32(), mask=silent)
+        return pa.array(values.astype(np.float32), pa.float32(), mask=silent | np.isnan(values))
 
     return [
         *_label_columns(task, np.where(silent, NO_NODE, node), targets),

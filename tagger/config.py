@@ -88,14 +88,33 @@ class Architecture(Frozen, frozen=True):
             raise ValueError("name an open_clip architecture, or give both image and text")
 
 
-class Fusion(Frozen, frozen=True):
-    """Sequence-wise and modality-wise attention and the heads (CMA-CLIP, section 3).
+System = Literal[
+    "cma-clip",
+    "cma-clip-without-modality-attention",
+    "clip-fine-tuned",
+    "coca",
+    "embracenet",
+    "kaleidobert",
+    "mmbt",
+    "one-stream",
+    "perceiver-io",
+    "image-only",
+    "title-only",
+]
+"""How picture and title become one vector per task; `tagger.systems` has them."""
 
-    `shared_attention`: one attention vector w per task for both modalities, or one for each
-    (readers of the paper disagree). `dropout` acts on whole image
-    tokens and in the heads.
+
+class Fusion(Frozen, frozen=True):
+    """What stands on the towers: the `system` that joins them, and the heads.
+
+    `width` is that of the joined tokens and of the vector that each head gets; `layers`, `heads`
+    and `mlp_ratio` are those of the system's transformer, where it has one. `dropout` acts on whole
+    image tokens and in the heads. `shared_attention`, of cma-clip: one attention vector w per task
+    for both modalities, or one for each (readers of the paper disagree). `latents` are those of
+    perceiver-io.
     """
 
+    system: System = "cma-clip"
     width: Positive = 512
     layers: Depth = 2
     heads: Positive = 8
@@ -103,6 +122,7 @@ class Fusion(Frozen, frozen=True):
     head_width: Positive = 512
     dropout: Share = 0.1
     shared_attention: bool = True
+    latents: Positive = 64
 
     def __post_init__(self) -> None:
         _check_heads(self.width, self.heads)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
-from tagger.config import Architecture, Config, Preprocess, read_config
-from tagger.errors import ModelError, closest
+from tagger.config import Architecture, Config, Preprocess, System, read_config
+from tagger.errors import ModelError, UsageError, closest
 from tagger.exported import refuse_export
 from tagger.shelf import CONFIG, resolve
 
@@ -42,6 +43,26 @@ def find_definition(model: str, pretrained: str | None) -> tuple[Path | None, Co
         )
     refuse_export(source)
     return source, read_config(source / CONFIG)
+
+
+def with_system(definition: Config, system: str | None) -> Config:
+    """`definition` with another system on its towers; None leaves it as it is.
+
+    Raises:
+        UsageError: there is no such system.
+    """
+    if system is None:
+        return definition
+    try:
+        chosen = msgspec.convert(system, System)
+    except msgspec.ValidationError:
+        names = get_args(System)
+        raise UsageError(
+            f"there is no system {system!r}.{closest(system, names)}",
+            f"choose among: {', '.join(names)}",
+        ) from None
+    fusion = msgspec.structs.replace(definition.fusion, system=chosen)
+    return msgspec.structs.replace(definition, fusion=fusion)
 
 
 def open_clip_preprocess(name: str, pretrained: str | None) -> Preprocess:

@@ -82,6 +82,7 @@ def profile_of(bundle: Model, products: Products, answers: Answers) -> Profile:
         counts = np.bincount(probabilities.argmax(1), minlength=len(labels))
         bins = (probabilities.max(1) * CONFIDENCE_BINS).astype(int).clip(0, CONFIDENCE_BINS - 1)
         weights = answers.image_weights[name][answers.both]
+        weights = weights[~np.isnan(weights)]  # a system that cannot tell has none
         profiles[name] = TaskProfile(
             labels={label: int(n) for label, n in zip(labels, counts, strict=True) if n},
             confidences=tuple(np.bincount(bins, minlength=CONFIDENCE_BINS).tolist()),

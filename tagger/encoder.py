@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tagger.errors import UsageError
 from tagger.feature_cache import FeatureCache
 from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
-from tagger.model import Features, Output
+from tagger.network import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
 from tagger.runtime import BatchAnswers, Inputs, Work, round_up
 from tagger.titles import tokens_of
@@ -289,7 +289,7 @@ def image_context(bundle: Bundle) -> bytes:
 
 def text_context(bundle: Bundle) -> bytes:
     """Digest of all that decides what the text tower says of token ids, but for the ids."""
-    return _context(bundle.model.text_tower)
+    return _context(bundle.model.text_tower, bundle.model.read_text.__qualname__.encode())
 
 
 def _context(tower: nn.Module, *others: bytes) -> bytes:

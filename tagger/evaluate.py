@@ -100,7 +100,7 @@ def evaluate_catalog(
                         task, answers.logits[task.name], bundle.temperature(task.name)
                     )
                     weights = answers.modality_weights[:, names.index(task.name)]
-                    given = (weights.sum(1) > 0) & applies(bundle, task.name, kind)
+                    given = (weights != 0).any(1) & applies(bundle, task.name, kind)
                     predictions[view][task.name].add(
                         decision, given, truth[task.name][rows], weights.astype(np.float64)
                     )

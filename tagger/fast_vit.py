@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tagger.model import CMAClip, Normalise
-from tagger.towers import OpenClipImageTower
+from tagger.network import Network, Normalise
+from tagger.towers import OpenClipImageTower, OpenClipTextTower
 
 
 class FastAttention(nn.MultiheadAttention):
@@ -43,10 +43,11 @@ class FastAttention(nn.MultiheadAttention):
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), None
 
 
-def write_out_attention(model: CMAClip) -> None:
+def write_out_attention(model: Network) -> None:
     """Make the self-attention of open_clip's transformers in `model` a `FastAttention`; it can be
     trained as well."""
-    if not isinstance(model.image_tower, OpenClipImageTower):
+    towers = (model.image_tower, model.text_tower)
+    if not any(isinstance(tower, OpenClipImageTower | OpenClipTextTower) for tower in towers):
         return
     from open_clip.transformer import ResidualAttentionBlock
 
@@ -55,7 +56,7 @@ def write_out_attention(model: CMAClip) -> None:
             block.attn.__class__ = FastAttention  # the weights keep their names
 
 
-def fold_normalisation(model: CMAClip) -> None:
+def fold_normalisation(model: Network) -> None:
     """Put the normalisation of pixels into the patch embedding of a vision transformer, if the
     image tower of `model` is one."""
     if not isinstance(model.image_tower, OpenClipImageTower):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from tagger.errors import OutputError
-from tagger.model import Features
+from tagger.network import Features
 
 FILE_NAME = "features.sqlite"
 FORMAT = 1

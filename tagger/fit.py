@@ -20,7 +20,7 @@ from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
 from tagger.errors import TrainingError
-from tagger.model import CMAClip, Output
+from tagger.network import Network, Output
 from tagger.optimizer import build_optimizers, schedule, set_rates
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
@@ -37,7 +37,7 @@ Progress = Callable[[int, int, float], None]
 class Learner:
     """All that an epoch needs: the network, its recipe and the products to learn from."""
 
-    model: CMAClip
+    model: Network
     tokenizer: Tokenizer
     training: Training
     products: Products
@@ -169,9 +169,8 @@ def multitask_loss(
     total = torch.zeros((), device=next(iter(targets.values())).device)
     for share, output in outputs:
         # A product that lacks the modality of this output cannot be blamed for its answer.
-        answerable = output.modality_weights.sum((1, 2)) > 0
         for name, logits in output.logits.items():
-            rows = answerable & (targets[name] >= 0)
+            rows = output.answerable & (targets[name] >= 0)
             if bool(rows.any()):
                 total = total + share * cross_entropy(
                     logits[rows],
@@ -261,5 +260,5 @@ def _score(accuracy: dict[str, dict[str, float | None]]) -> float:
     return mean(value for by_task in accuracy.values() for value in by_task.values())
 
 
-def _copy(model: CMAClip) -> dict[str, Tensor]:
+def _copy(model: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

@@ -15,7 +15,7 @@ from tagger.encoder import Encoder
 from tagger.feature_cache import FeatureCache
 from tagger.images import Pixels
 from tagger.inference import speed_up
-from tagger.model import CMAClip, Features
+from tagger.network import Features, Network
 from tagger.runtime import Inputs
 from tagger.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 30
 class FrozenTowers:
     """Copies of a model's towers made ready to answer fast, which see everything once."""
 
-    def __init__(self, model: CMAClip, tokenizer: Tokenizer, cache: FeatureCache | None) -> None:
+    def __init__(self, model: Network, tokenizer: Tokenizer, cache: FeatureCache | None) -> None:
         """`model` itself stays as it is; put the towers to work as `model.frozen`."""
         ready = copy.deepcopy(model).eval()
         speed_up(ready, fp32=False)

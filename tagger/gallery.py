@@ -62,7 +62,7 @@ class Card:
     confidence: float
     given_probability: float | None
     second: tuple[str, float] | None
-    image_weight: float
+    image_weight: float | None
     published: bool | None
     published_as: str | None
     explanation: Explanation
@@ -144,7 +144,7 @@ def make_cards(
             confidence=float(decision.confidence[k]),
             given_probability=float(nodes[k, ids[k]]) if ids[k] >= 0 else None,
             second=_second(known.labels, decision.probabilities[k]),
-            image_weight=float(done.answers.image_weights[task][row]),
+            image_weight=_known(done.answers.image_weights[task][row]),
             published=None if nodes_out is None else bool(nodes_out[k] != NO_NODE),
             published_as=(
                 None
@@ -159,6 +159,11 @@ def make_cards(
         for k, (row, kinds) in enumerate(chosen.items())
         if (given := products.labels[task][k]) is not None
     ]
+
+
+def _known(weight: float) -> float | None:
+    """None for the weight of a system that cannot tell."""
+    return None if np.isnan(weight) else float(weight)
 
 
 def _by(rows: NDArray[np.int64], key: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from tagger.bundle import Bundle
 from tagger.errors import NotExportableError
 from tagger.exported import MODALITY_WEIGHTS, Precision, output_specs, probabilities_name
-from tagger.model import CMAClip, Head
+from tagger.network import Head, Network
 from tagger.quiet import quietly
 
 MAX_INLINE_BYTES = 1 << 30
@@ -23,9 +23,9 @@ MAX_INLINE_BYTES = 1 << 30
 
 
 class Graph(nn.Module):
-    """CMAClip behind the inputs and outputs of `tagger.exported`; temperatures are built in."""
+    """Network behind the inputs and outputs of `tagger.exported`; temperatures are built in."""
 
-    def __init__(self, bundle: Bundle, model: CMAClip) -> None:
+    def __init__(self, bundle: Bundle, model: Network) -> None:
         super().__init__()
         self.model = model
         self.temperatures = {
@@ -35,7 +35,7 @@ class Graph(nn.Module):
     def forward(
         self, pixels: Tensor, image_present: Tensor, token_ids: Tensor, token_mask: Tensor
     ) -> dict[str, Tensor]:
-        """pixels uint8 (batch, height, width, 3); the others as `CMAClip.forward` takes them."""
+        """pixels uint8 (batch, height, width, 3); the others as `Network.forward` takes them."""
         output = self.model(pixels.permute(0, 3, 1, 2), image_present, token_ids, token_mask)
         named = {}
         for task, temperature in self.temperatures.items():
@@ -123,7 +123,7 @@ def save_aoti(program: ExportedProgram, bundle: Bundle, path: Path) -> None:
     shutil.move(package, path)
 
 
-def _in_precision(model: CMAClip, precision: Precision) -> CMAClip:
+def _in_precision(model: Network, precision: Precision) -> Network:
     """A copy of `model` in that precision, the paths of trees folded into its heads;
     modality-wise attention and heads stay in float32.
 
@@ -139,7 +139,7 @@ def _in_precision(model: CMAClip, precision: Precision) -> CMAClip:
     parts: list[nn.Module] = [
         *(model.image_tower, model.image_projection),
         *(model.text_tower, model.text_projection),
-        model.sequence_attention,
+        *model.trunk,
     ]
     if precision == "fp16":
         model.modality_embedding.data = model.modality_embedding.data.half()

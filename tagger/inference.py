@@ -8,14 +8,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
-from tagger.model import CMAClip, Head
+from tagger.network import Head, Network
 from tagger.towers import ConvNorm, OpenClipTextTower
 
 
-def speed_up(model: CMAClip, fp32: bool) -> None:
+def speed_up(model: Network, fp32: bool) -> None:
     """Fold batch norms into convolutions, paths into heads; compute in bf16 where that is faster.
 
-    bf16 is for open_clip towers with the sequence-wise attention over them, and for convolutions. A
+    bf16 is for open_clip towers with the fusion's `trunk` over them, and for convolutions. A
     small text tower and what stands on it stay in float32: they take little of the time, and bf16
     there moves confidences by up to 0.03, in the convolutions by up to 0.016. So do modality-wise
     attention and heads, or confidences would come in steps of 0.004. With `fp32` all stays so.
@@ -37,7 +37,7 @@ def speed_up(model: CMAClip, fp32: bool) -> None:
         return
     parts: list[nn.Module] = [model.image_tower, model.image_projection]
     if isinstance(model.text_tower, OpenClipTextTower):
-        parts += [model.text_tower, model.text_projection, model.sequence_attention]
+        parts += [model.text_tower, model.text_projection, *model.trunk]
         model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
     for part in parts:
         part.to(torch.bfloat16)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 IMAGE, TEXT = 0, 1
-"""Order of the modalities wherever they are weighed."""
+"""Order of the modalities wherever they are weighed.
+
+Weights of present modalities sum to 1. An absent one weighs exactly 0, and so does one that the
+model does not read; a present one never does. Where a model cannot tell what they weigh, both are
+there and NaN: so `weights != 0` is what there was to answer from, for every model.
+"""
 
 View = Literal["both", "scrubbed", "image", "title"]
 """What the model is shown: all, the picture and a title without certain words, the picture alone,

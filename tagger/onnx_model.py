@@ -38,7 +38,7 @@ from tagger.titles import fill_up, tokens_of
 from tagger.tokenizer import ExportedPieces
 
 if TYPE_CHECKING:
-    from tagger.model import Features
+    from tagger.network import Features
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 COMPUTED_IN = {"fp32": "float32", "bf16": "float32", "int8": "float32", "fp16": "float16"}

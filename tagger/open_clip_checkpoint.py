@@ -68,7 +68,7 @@ def compare_embeddings(bundle: Bundle, folder: Path, inputs: Arrays) -> list[Agr
         normalised = model.normalise(pixels)
         pairs = {
             "encode_image": (model.image_features(pixels).pooled, loaded.encode_image(normalised)),
-            "encode_text": (model.text_features(ids, mask).pooled, loaded.encode_text(whole)),
+            "encode_text": (model.text_tower(ids, mask)[0], loaded.encode_text(whole)),
         }
     return [_agreement(what, ours, theirs) for what, (ours, theirs) in pairs.items()]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from tagger.config import Training
-from tagger.model import CMAClip
+from tagger.network import Network
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -59,7 +59,7 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     return result.to(matrix.dtype)
 
 
-def build_optimizers(model: CMAClip, training: Training) -> list[Optimizer]:
+def build_optimizers(model: Network, training: Training) -> list[Optimizer]:
     """One AdamW, and one Muon if the recipe says so; each group remembers its peak rate.
 
     Towers have the rate `tower_lr`; with Muon their matrices have `muon_lr` in the same ratio.

@@ -23,7 +23,7 @@ from tagger.tasks import Task
 from tagger.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tagger.model import Features
+    from tagger.network import Features
 
 Logits = NDArray[np.float32]
 ROUND = 8
@@ -38,8 +38,8 @@ class BatchAnswers:
     """What a model says of n products: per task logits (n, labels), and modality weights
     (n, tasks, 2) in the order of `tagger.modalities`.
 
-    Each pair of weights sums to 1, an absent modality weighs exactly 0. A product without any
-    weighs (0, 0), and its logits say nothing.
+    Each pair of weights sums to 1, an absent modality weighs exactly 0; both are NaN where the
+    model cannot tell. A product without any weighs (0, 0), and its logits say nothing.
     """
 
     logits: dict[str, Logits]

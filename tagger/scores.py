@@ -109,9 +109,10 @@ class Score(Frozen, frozen=True):
     `calibration_error` is the expected calibration error in 15 bins, `brier` the mean squared
     distance between the probabilities and the truth (0..2). `published` is null where the model is
     not calibrated for the precision, and in the views that withhold something. `image_weight` is
-    the mean weight of the picture. `tree` is null for a flat task, `applicability` where the task
-    applies to everything, and in the views that withhold something. `labels` are those that
-    products carry; `confusions` the most frequent ones. A product that is told that the task does
+    the mean weight of the picture, null where the system cannot tell. `tree` is null for a flat
+    task, `applicability` where the task applies to everything, and in the views that withhold
+    something. `labels` are those that products carry; `confusions` the most frequent ones. A
+    product that is told that the task does
     not apply has no answer, which is wrong.
     """
 
@@ -239,7 +240,7 @@ def score(judged: Judged, precision: float) -> Score:
         coverage_at_precision=coverage_at_precision(correct, confidence, precision),
         calibration_error=calibration_error(correct, confidence),
         brier=float(judged.squared_error[judged.whole].mean()) if judged.whole.any() else None,
-        image_weight=float(judged.image_weight[answered].mean()) if answered.any() else None,
+        image_weight=_known(judged.image_weight[answered].mean()) if answered.any() else None,
         tree=tree_score(judged, precision) if judged.task.is_tree else None,
         labels={
             label: LabelScore(precision=p, recall=r, support=s, image_weight=weights.get(label))
@@ -323,13 +324,18 @@ def applicability_score(
     )
 
 
-def _weights_by_label(judged: Judged) -> dict[str, float]:
+def _known(weight: float) -> float | None:
+    """None for the weight of a system that cannot tell."""
+    return None if np.isnan(weight) else float(weight)
+
+
+def _weights_by_label(judged: Judged) -> dict[str, float | None]:
     """Mean weight of the picture over the answered products of each label."""
     answered = judged.answered
     names, index = np.unique(judged.labels[answered], return_inverse=True)
     sums = np.bincount(index, weights=judged.image_weight[answered], minlength=len(names))
     means = sums / np.bincount(index, minlength=len(names))
-    return dict(zip(names.tolist(), means.tolist(), strict=True))
+    return dict(zip(names.tolist(), map(_known, means), strict=True))
 
 
 def _confusions(truth: NDArray[np.str_], guessed: NDArray[np.str_]) -> tuple[Confusion, ...]:

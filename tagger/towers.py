@@ -5,6 +5,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,18 @@ class ConvImageTower(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.width = width
         self.token_width = width
+        self.num_halvings = len(config.widths)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         features = self.layers(pixels)
         tokens = features.flatten(2).transpose(1, 2)
         return tokens.mean(1), tokens
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the last feature map."""
+        for _ in range(self.num_halvings):
+            height, width = -(-height // 2), -(-width // 2)
+        return height, width
 
 
 class SpaceToDepth(nn.Module):
@@ -170,12 +178,16 @@ class TokenTextTower(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.embedding(ids) + self.position[: ids.shape[1]]
+        x = self.embedded(ids)
         for block in self.blocks:
             x = block(x, mask)
         tokens = self.norm(x)
         last = (mask.sum(1) - 1).clamp(min=0)
         return tokens[torch.arange(tokens.shape[0], device=ids.device), last], tokens
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What goes into the first block: (batch, n, w)."""
+        return self.embedding(ids) + self.position[: ids.shape[1]]  # type: ignore[no-any-return]
 
 
 class OpenClipImageTower(nn.Module):
@@ -193,7 +205,8 @@ class OpenClipImageTower(nn.Module):
         with torch.no_grad():
             was_training = visual.training
             visual.eval()
-            self.token_width = int(self(torch.zeros(1, 3, *size))[1].shape[-1])
+            tokens = self(torch.zeros(1, 3, *size))[1]
+            self.num_tokens, self.token_width = int(tokens.shape[1]), int(tokens.shape[2])
             visual.train(was_training)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,16 +254,51 @@ class OpenClipTextTower(nn.Module):
         from open_clip.transformer import text_global_pool
 
         text, length = self.text, ids.shape[1]
-        x = text.token_embedding(ids) + text.positional_embedding[:length]
+        x = self.embedded(ids)
         # Made anew, not cut from text.attn_mask: torch.export would then except the full length.
         causal = x.new_full((length, length), float("-inf")).triu(1)
         x = text.ln_final(text.transformer(x, attn_mask=causal))
         pooled = text_global_pool(x, ids, text.pool_type, getattr(text, "eos_id", None))
-        projection = text.text_projection
-        if projection is not None:
-            linear = isinstance(projection, nn.Linear)
-            pooled = projection(pooled) if linear else pooled @ projection
-        return pooled, x
+        return self.projected(pooled), x
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What goes into the first block of a tower without a class token: (batch, n, w)."""
+        text = self.text
+        x: Tensor = text.token_embedding(ids) + text.positional_embedding[: ids.shape[1]]
+        return x
+
+    def projected(self, pooled: Tensor) -> Tensor:
+        """From the width of the blocks to that of the global token."""
+        projection = self.text.text_projection
+        if projection is None:
+            return pooled
+        whole: Tensor = (
+            projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        )
+        return whole
+
+
+class NoTower(nn.Module):
+    """In place of a tower that a system does without: one zero, whatever it is shown."""
+
+    width = token_width = 1
+    fixed_length: int | None = None
+    tokens_are_places = False
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, 1) and (batch, 1, 1)."""
+        nothing = torch.zeros(x.shape[0], 1, device=x.device)
+        return nothing, nothing[:, None]
+
+
+ImageTower = ConvImageTower | OpenClipImageTower | NoTower
+TextTower = TokenTextTower | OpenClipTextTower | NoTower
+
+
+def grid_of(count: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of `count` places that fit a picture of `height` x `width` best."""
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return min(shapes, key=lambda shape: abs(math.log(shape[0] * width / (shape[1] * height))))
 
 
 def open_clip_config(name: str) -> dict[str, Any]:
@@ -308,10 +356,9 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     )
 
 
-def load_pretrained(
-    name: str, pretrained: str, image: OpenClipImageTower, text: OpenClipTextTower
-) -> None:
-    """Fill both towers from a local .pt/.safetensors file or from an open_clip tag.
+def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTower) -> None:
+    """Fill both towers from a local .pt/.safetensors file or from an open_clip tag; of towers that
+    lack parts of the architecture, what they have.
 
     Raises:
         WeightsError: no such file or tag, the network cannot be reached, or the file does not
@@ -351,5 +398,12 @@ def load_pretrained(
             "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
             "without --pretrained",
         ) from error
-    image.visual.load_state_dict(model.visual.state_dict())
-    text.text.load_state_dict(model.text.state_dict())
+    if isinstance(image, OpenClipImageTower):
+        _fill(image.visual, model.visual)
+    if isinstance(text, OpenClipTextTower):
+        _fill(text.text, model.text)
+
+
+def _fill(tower: nn.Module, whole: nn.Module) -> None:
+    own = tower.state_dict()
+    tower.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})

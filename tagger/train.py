@@ -22,7 +22,7 @@ from tagger.catalog import Columns, folder_of
 from tagger.checkpoint import Epoch
 from tagger.config import DEFAULT_DEFINITION, Config, Training
 from tagger.curve import draw_learning_curve
-from tagger.definitions import find_definition
+from tagger.definitions import find_definition, with_system
 from tagger.device import choose_device
 from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError, UsageError
@@ -52,6 +52,7 @@ class TrainOptions:
     validation: Path | None = None
     image_root: Path | None = None
     columns: Columns = field(default_factory=Columns)
+    system: str | None = None
     pretrained: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -95,6 +96,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     started = time.monotonic()
     check_target(options.out, options.resume)
     source, definition = find_definition(options.model, options.pretrained)
+    definition = with_system(definition, options.system)
     training = override(definition.training, options)
     device = choose_device(options.device)
     trained = source is not None and (source / bundle.WEIGHTS).is_file()

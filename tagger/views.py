@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tagger.device import training_precision
 from tagger.modalities import View
-from tagger.model import CMAClip, Output
-from tagger.model import Sequence as Sequence_
+from tagger.network import Network, Output
+from tagger.network import Sequence as Sequence_
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
 from tagger.products import Products
@@ -25,7 +25,7 @@ BATCH_SIZE = 256
 
 
 def score_views(
-    model: CMAClip,
+    model: Network,
     tokenizer: Tokenizer,
     products: Products,
     pixels: PixelCache,
@@ -44,7 +44,7 @@ def score_views(
         ):
             for view, output in outputs.items():
                 for name, logits in output.logits.items():
-                    answered = (output.modality_weights.sum((1, 2)) > 0).cpu().numpy()
+                    answered = output.answerable.cpu().numpy()
                     guess = np.where(answered, logits.argmax(-1).cpu().numpy(), NO_ANSWER)
                     first, behind = spans[name][truth[name][rows]].T
                     right[view][name] += int(((first <= guess) & (guess < behind)).sum())
@@ -59,7 +59,7 @@ def score_views(
 
 @torch.inference_mode()
 def predict_views(
-    model: CMAClip,
+    model: Network,
     tokenizer: Tokenizer,
     products: Products,
     pixels: PixelCache,
@@ -93,7 +93,7 @@ def predict_views(
 
 
 def _scrubbed(
-    model: CMAClip,
+    model: Network,
     tokenizer: Tokenizer,
     image: Sequence_,
     titles: Sequence[str | None],

@@ -10,11 +10,12 @@ import torch
 from tagger import bundle
 from tagger.config import Config
 from tagger.errors import UsageError
-from tagger.model import CMAClip
+from tagger.network import Network
 from tagger.shelf import WEIGHTS
+from tagger.systems import build_network
 from tagger.tasks import Task
 from tagger.tokenizer import FILE_NAME, Tokenizer, learn_pieces
-from tagger.towers import OpenClipImageTower, OpenClipTextTower, load_pretrained
+from tagger.towers import load_pretrained
 
 
 def start_model(
@@ -23,11 +24,11 @@ def start_model(
     titles: Iterable[str],
     pretrained: str | None,
     seed: int,
-) -> tuple[CMAClip, Tokenizer]:
+) -> tuple[Network, Tokenizer]:
     """A model of `config` and its tokenizer, warm where `source` or `pretrained` has weights.
 
-    A trained `source` gives all it knows: towers, both attentions, and for tasks of the same name
-    the attention vector, the hidden layer and the rows of the nodes that both know.
+    A trained `source` gives all it knows: towers, fusion, and for tasks of the same name what the
+    fusion has for each, the hidden layer and the rows of the nodes that both know.
 
     Raises:
         UsageError: `pretrained` for towers that open_clip does not have.
@@ -35,19 +36,17 @@ def start_model(
     """
     torch.manual_seed(seed)
     tokenizer = start_tokenizer(source, config, titles)
-    model = CMAClip(config)
+    model = build_network(config)
     if source is not None and (source / WEIGHTS).is_file():
         inherit(model, bundle.load(source).model)
     if pretrained is not None:
-        name, image, words = config.architecture.open_clip, model.image_tower, model.text_tower
-        if name is None or not (
-            isinstance(image, OpenClipImageTower) and isinstance(words, OpenClipTextTower)
-        ):
+        name = config.architecture.open_clip
+        if name is None:
             raise UsageError(
                 f"--pretrained {pretrained}: these towers are given by their dimensions",
                 "--pretrained is for open_clip towers: --model cma-clip-vit-b-32",
             )
-        load_pretrained(name, pretrained, image, words)
+        load_pretrained(name, pretrained, model.image_tower, model.text_tower)
     return model, tokenizer
 
 
@@ -62,13 +61,14 @@ def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) 
 
 
 @torch.no_grad()
-def inherit(model: CMAClip, parent: CMAClip) -> None:
+def inherit(model: Network, parent: Network) -> None:
     """Copy from `parent` all that does not hang on the tasks, and what is common in those."""
     mine, theirs = model.state_dict(), parent.state_dict()
     common = {
         name: tensor
         for name, tensor in theirs.items()
-        if not name.startswith(("heads.", "modality_attention."))
+        if not name.startswith("heads.")
+        and name not in model.task_parameters
         and name in mine
         and tensor.shape == mine[name].shape
     }
@@ -77,7 +77,10 @@ def inherit(model: CMAClip, parent: CMAClip) -> None:
     for k, task in enumerate(model.config.tasks):
         if task.name in old:
             j = old[task.name]
-            model.modality_attention.w[k] = parent.modality_attention.w[j]
+            for name in set(model.task_parameters) & set(parent.task_parameters):
+                row, theirs_row = mine[name][k], theirs[name][j]
+                if row.shape == theirs_row.shape:
+                    row.copy_(theirs_row)
             _inherit_head(model.heads[k], parent.heads[j], task, parent.config.tasks[j])
 
 
