@@ -63,12 +63,12 @@ class MMBT(Network):
         x = torch.cat([sequence.tokens for sequence in given], 1)
         mask = torch.cat([sequence.mask for sequence in given], 1)
         num_words = words.tokens.shape[1]
-        end = x.shape[1] - num_words + words.mask.sum(1) - 1
+        num_places = x.shape[1] - num_words
+        end = num_places + words.mask.sum(1) - 1
         assert isinstance(self.text_tower, TokenTextTower | OpenClipTextTower)
         pooled, attention = through_blocks(self.text_tower, x, mask, end)
         vector = self.text_projection(pooled, pooled[:, None])[:, 0].float()
-        places = x.shape[1] - num_words
-        to_places, to_words = attention[..., :places], attention[..., places:]
+        to_places, to_words = attention[..., :num_places], attention[..., num_places:]
         # Words first, as `attended` wants them; one that stands for no title is none.
         parts = [to_places] if text is None else [to_words, to_places]
         weights = attended(torch.cat(parts, -1), image, text)

@@ -58,14 +58,15 @@ class OneStream(Network):
 
     def blend(self, image: Sequence | None, text: Sequence | None) -> tuple[Tensor, Tensor]:
         tokens, mask = joined(image, text)
-        first = self.cls_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
-        x = torch.cat([first, tokens], 1)
+        last = self.stream[-1]
+        assert isinstance(last, TransformerBlock)
+        qkv = last.attention.qkv
+        first = self.cls_embedding.expand(tokens.shape[0], 1, -1)
+        x = torch.cat([first, tokens.to(first.dtype)], 1).to(qkv.weight.dtype)
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask], 1)
         for block in self.stream[:-1]:
             x = block(x, mask)
-        last = self.stream[-1]
-        assert isinstance(last, TransformerBlock)
-        known, qkv = last.attention_norm(x), last.attention.qkv
+        known = last.attention_norm(x)
         attention = attention_of(
             known[:, :1], known, qkv.weight, qkv.bias, last.attention.heads, mask
         ).mean(1)[..., 1:]
