@@ -52,7 +52,7 @@ class Bundle(Model):
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return self.model.modality_embedding.device
+        return self.model.device
 
     @property
     def device_type(self) -> str:

@@ -23,12 +23,13 @@ _STATE, _TENSORS = "state.json", "tensors.safetensors"
 
 
 class Epoch(Frozen, frozen=True):
-    """One line of the learning curve: mean training loss, mean validation accuracy, seconds.
+    """One line of the learning curve: mean training loss (None for a model as it came), mean
+    validation accuracy, seconds.
 
     `accuracy[view][task]` with the views both, image and title; None for a task without labels.
     """
 
-    loss: float
+    loss: float | None
     score: float
     accuracy: dict[str, dict[str, float | None]]
     seconds: float

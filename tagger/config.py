@@ -25,6 +25,8 @@ DELTA = 0.1
 SEPARATOR = " > "
 """Between the names of a path, as Google and Shopify publish them."""
 
+PROMPTS = ("{label}", "a photo of a {label}", "a photo of a product, {task}: {label}")
+
 Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]
 """Upper bounds, so that a damaged or hostile file cannot ask for a network without end."""
@@ -92,6 +94,7 @@ System = Literal[
     "cma-clip",
     "cma-clip-without-modality-attention",
     "clip-fine-tuned",
+    "clip-zero-shot",
     "coca",
     "embracenet",
     "kaleidobert",
@@ -111,7 +114,7 @@ class Fusion(Frozen, frozen=True):
     and `mlp_ratio` are those of the system's transformer, where it has one. `dropout` acts on whole
     image tokens and in the heads. `shared_attention`, of cma-clip: one attention vector w per task
     for both modalities, or one for each (readers of the paper disagree). `latents` are those of
-    perceiver-io.
+    perceiver-io, `prompts` those of clip-zero-shot: what it asks for a {label} of a {task}.
     """
 
     system: System = "cma-clip"
@@ -123,6 +126,7 @@ class Fusion(Frozen, frozen=True):
     dropout: Share = 0.1
     shared_attention: bool = True
     latents: Positive = 64
+    prompts: Annotated[tuple[str, ...], Meta(min_length=1)] = PROMPTS
 
     def __post_init__(self) -> None:
         _check_heads(self.width, self.heads)
@@ -159,7 +163,7 @@ class Training(Frozen, frozen=True):
     `freeze_towers` both towers stay as they are, and of all variation only `scrub` is left.
     """
 
-    epochs: Positive = 10
+    epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
     batch_size: Positive = 128
     accumulate: Positive = 1
     freeze_towers: bool = False

@@ -20,7 +20,7 @@ from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
 from tagger.errors import TrainingError
-from tagger.network import Network, Output
+from tagger.network import Network, Output, Sequence
 from tagger.optimizer import build_optimizers, schedule, set_rates
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
@@ -95,9 +95,11 @@ def fit(
         checkpoint.restore(state, tensors, optimizers)
         best, best_epoch = checkpoint.part(tensors, "best"), state.best_epoch
         history = list(state.history)
-    for epoch in range(len(history), training.epochs):
+    # A system that needs no training has one line all the same, of how good it is as it came.
+    for epoch in range(len(history), max(1, training.epochs)):
         started = time.monotonic()
-        loss = train_epoch(learner, optimizers, epoch, progress)
+        loss = train_epoch(learner, optimizers, epoch, progress) if training.epochs else None
+        model.read_labels(learner.tokenizer)
         accuracy = score_views(
             model, learner.tokenizer, validation, validation_pixels, learner.device
         )
@@ -133,9 +135,12 @@ def train_epoch(
     model.train()
     for number, rows in enumerate(_shuffled(learner, generator)):
         with training_precision(learner.device):
-            outputs = _forward(learner, rows, generator)
-            targets = {name: ids[rows].to(learner.device) for name, ids in learner.targets.items()}
-            loss = multitask_loss(outputs, targets, spans, weights, training)
+            image, text = _encode(learner, rows, generator)
+            loss = model.pair_loss(image, text)
+            if loss is None:
+                outputs = _withheld(model, training, image, text)
+                targets = {n: ids[rows].to(learner.device) for n, ids in learner.targets.items()}
+                loss = multitask_loss(outputs, targets, spans, weights, training)
         group = number - number % training.accumulate
         if loss.requires_grad:  # not where no product of the batch has a label
             (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
@@ -226,10 +231,10 @@ def label_weights(learner: Learner) -> dict[str, Tensor]:
     return weights
 
 
-def _forward(
+def _encode(
     learner: Learner, rows: list[int], generator: torch.Generator
-) -> list[tuple[float, Output]]:
-    """Outputs with both modalities, with the picture alone and with the title alone."""
+) -> tuple[Sequence | None, Sequence]:
+    """Varied pictures (None if the batch has none) and titles of the products `rows`."""
     model, training, device = learner.model, learner.training, learner.device
     batch = learner.products.take(rows)
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
@@ -239,7 +244,13 @@ def _forward(
     image = None
     if bool(present.any()):
         image = model.encode_image(changed.to(device), present.to(device))
-    text = model.encode_text(ids.to(device), mask.to(device))
+    return image, model.encode_text(ids.to(device), mask.to(device))
+
+
+def _withheld(
+    model: Network, training: Training, image: Sequence | None, text: Sequence
+) -> list[tuple[float, Output]]:
+    """Outputs with both modalities, with the picture alone and with the title alone."""
     outputs = [(1.0, model.fuse(image, text))]
     if training.image_only_weight and image is not None:
         outputs.append((training.image_only_weight, model.fuse(image, None)))

@@ -132,8 +132,8 @@ def _in_precision(model: Network, precision: Precision) -> Network:
     """
     model = copy.deepcopy(model)
     for head in model.heads:
-        assert isinstance(head, Head)
-        head.fold()
+        if isinstance(head, Head):
+            head.fold()
     if precision == "fp32":
         return model
     parts: list[nn.Module] = [
@@ -142,7 +142,8 @@ def _in_precision(model: Network, precision: Precision) -> Network:
         *model.trunk,
     ]
     if precision == "fp16":
-        model.modality_embedding.data = model.modality_embedding.data.half()
+        if model.modality_embedding is not None:
+            model.modality_embedding.data = model.modality_embedding.data.half()
         for part in parts:
             part.half()
         return model

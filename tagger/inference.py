@@ -27,9 +27,9 @@ def speed_up(model: Network, fp32: bool) -> None:
             assert isinstance(norm, nn.BatchNorm2d)
             module[0], module[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     for head in model.heads:
-        assert isinstance(head, Head)
-        head.fold()
-    device = model.modality_embedding.device
+        if isinstance(head, Head):
+            head.fold()
+    device = model.device
     if device.type == "cpu":
         write_out_attention(model)
         fold_normalisation(model)
@@ -38,6 +38,7 @@ def speed_up(model: Network, fp32: bool) -> None:
     parts: list[nn.Module] = [model.image_tower, model.image_projection]
     if isinstance(model.text_tower, OpenClipTextTower):
         parts += [model.text_tower, model.text_projection, *model.trunk]
-        model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
+        if model.modality_embedding is not None:
+            model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
     for part in parts:
         part.to(torch.bfloat16)

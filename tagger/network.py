@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from tagger.config import Config, Fusion, Preprocess
 from tagger.errors import ModelError
 from tagger.modalities import IMAGE, TEXT
+from tagger.tasks import Task
+from tagger.tokenizer import Tokenizer
 from tagger.towers import (
     ConvImageTower,
     ImageTower,
@@ -87,6 +89,8 @@ class Network(nn.Module, ABC):
     """Whether the system reads the towers' global tokens, and their other tokens."""
     task_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters of the fusion with a row per task."""
+    zero_shot: ClassVar[bool] = False
+    """Whether it knows labels by their names: no training is needed, and none can teach them."""
     frozen: Towers | None = None
     """In training with towers that stay as they are: these, which see everything once."""
 
@@ -98,11 +102,13 @@ class Network(nn.Module, ABC):
         parts = (self.reads_globals, self.reads_tokens)
         self.image_projection = Projection(self.image_tower, fusion.width, *parts)
         self.text_projection = Projection(self.text_tower, fusion.width, *parts)
-        self.modality_embedding = nn.Parameter(torch.randn(2, fusion.width) * 0.02)
+        self.modality_embedding: nn.Parameter | None = nn.Parameter(
+            torch.randn(2, fusion.width) * 0.02
+        )
         # Whole image tokens are dropped, the global one among them, so that no task hangs on one.
         self.patch_dropout = nn.Dropout1d(fusion.dropout if self.reads_tokens else 0.0)
         self.build_fusion(fusion)
-        self.heads = nn.ModuleList(Head(fusion, task.tree) for task in config.tasks)
+        self.heads = nn.ModuleList(self.build_head(task) for task in config.tasks)
         self.normalise: nn.Module = Normalise(config.preprocess)
 
     def build_towers(self) -> tuple[ImageTower, TextTower]:
@@ -112,6 +118,19 @@ class Network(nn.Module, ABC):
     def build_fusion(self, fusion: Fusion) -> None:
         """Add the modules between the projections and the heads; some systems have none."""
         return
+
+    def build_head(self, task: Task) -> nn.Module:
+        """What makes logits (batch, labels) of the vectors of `blend`."""
+        return Head(self.config.fusion, task.tree)
+
+    def read_labels(self, tokenizer: Tokenizer) -> None:
+        """Called before the network answers; for systems that know labels by their names."""
+        return
+
+    def pair_loss(self, image: Sequence | None, text: Sequence | None) -> Tensor | None:
+        """The loss of a batch for a system that learns from pictures with titles; None for those
+        that learn from labels."""
+        return None
 
     @abstractmethod
     def blend(self, image: Sequence | None, text: Sequence | None) -> tuple[Tensor, Tensor]:
@@ -158,19 +177,30 @@ class Network(nn.Module, ABC):
         """The picture's tokens for the fusion; rows that are not `present` (n,) may be anything."""
         tokens = self.patch_dropout(self.image_projection(features.pooled, features.tokens))
         mask = present[:, None].expand(-1, tokens.shape[1])
-        return Sequence(tokens + self.modality_embedding[IMAGE], mask)
+        return Sequence(self.marked(tokens, IMAGE), mask)
 
     def project_text(self, features: Features, mask: Tensor) -> Sequence:
         """The title's tokens for the fusion; mask (n, length) as for `text_features`."""
         tokens = self.text_projection(features.pooled, features.tokens)
         own = [mask.any(1, keepdim=True)] if self.reads_globals else []
         own += [mask[:, : features.tokens.shape[1]]] if self.reads_tokens else []
-        return Sequence(tokens + self.modality_embedding[TEXT], torch.cat(own, 1))
+        return Sequence(self.marked(tokens, TEXT), torch.cat(own, 1))
+
+    def marked(self, tokens: Tensor, modality: int) -> Tensor:
+        """`tokens` with the embedding that says which modality they are of."""
+        if self.modality_embedding is None:
+            return tokens
+        return tokens + self.modality_embedding[modality]
 
     @property
     def image_dtype(self) -> torch.dtype:
         """In which the image tower computes."""
-        return self.image_projection.dtype
+        return next((p.dtype for p in self.image_tower.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
 
     def fuse(self, image: Sequence | None, text: Sequence | None) -> Output:
         """The fusion and the heads; None for a modality that the whole batch lacks."""
@@ -229,12 +259,6 @@ class Projection(nn.Module):
         super().__init__()
         self.global_token = nn.Linear(tower.width, width) if with_global else None
         self.tokens = nn.Linear(tower.token_width, width) if with_tokens else None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which it computes."""
-        linear = self.global_token if self.tokens is None else self.tokens
-        return torch.float32 if linear is None else linear.weight.dtype
 
     def forward(self, pooled: Tensor, tokens: Tensor) -> Tensor:
         """(batch, w) and (batch, n, w') -> (batch, 1 + n, width)."""

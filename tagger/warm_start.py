@@ -10,7 +10,7 @@ import torch
 from tagger import bundle
 from tagger.config import Config
 from tagger.errors import UsageError
-from tagger.network import Network
+from tagger.network import Head, Network
 from tagger.shelf import WEIGHTS
 from tagger.systems import build_network
 from tagger.tasks import Task
@@ -81,7 +81,8 @@ def inherit(model: Network, parent: Network) -> None:
                 row, theirs_row = mine[name][k], theirs[name][j]
                 if row.shape == theirs_row.shape:
                     row.copy_(theirs_row)
-            _inherit_head(model.heads[k], parent.heads[j], task, parent.config.tasks[j])
+            if isinstance(model.heads[k], Head) and isinstance(parent.heads[j], Head):
+                _inherit_head(model.heads[k], parent.heads[j], task, parent.config.tasks[j])
 
 
 def _inherit_head(head: torch.nn.Module, parent: torch.nn.Module, task: Task, old: Task) -> None:

@@ -354,7 +354,7 @@ def rendered(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tens
     )
 
 
-@pytest.mark.parametrize("system", NAMES)
+@pytest.mark.parametrize("system", [name for name in NAMES if not SYSTEMS[name].zero_shot])
 def test_it_learns_24_products_by_heart(system: System) -> None:
     torch.manual_seed(0)
     network = build_network(make_config(system, dropout=0.0)).train()

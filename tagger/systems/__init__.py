@@ -13,11 +13,13 @@ from tagger.systems.mmbt import MMBT
 from tagger.systems.one_modality import ImageOnly, TitleOnly
 from tagger.systems.one_stream import KaleidoBERT, OneStream
 from tagger.systems.perceiver_io import PerceiverIO
+from tagger.systems.zero_shot import ClipZeroShot
 
 SYSTEMS: dict[System, type[Network]] = {
     "cma-clip": CMAClip,
     "cma-clip-without-modality-attention": WithoutModalityAttention,
     "clip-fine-tuned": ClipFineTuned,
+    "clip-zero-shot": ClipZeroShot,
     "coca": CoCa,
     "embracenet": EmbraceNet,
     "kaleidobert": KaleidoBERT,
