@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,22 @@ __all__ = ["TaggerError", "__version__", "load"]
 
 
 def load(
-    model: str | Path = DEFAULT_MODEL, device: str | None = None, fp32: bool = False
+    model: str | Path = DEFAULT_MODEL,
+    device: str | None = None,
+    fp32: bool = False,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Tagger:
     """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
 
     It computes in bf16 where the hardware does, unless `fp32` is asked for; an export computes in
-    the type that it was made with.
+    the type that it was made with. `labels` are those of tasks that nobody has labelled yet, for a
+    contrastively trained model: {"neckline": ("v-neck", "crew neck")}.
 
     Raises:
-        ModelError: no such model, or a damaged one.
+        ModelError: no such model, a damaged one, or one that needs to learn labels.
         UsageError: a device that is not there, or a package that is not installed.
     """
     from tagger.loading import load_model
     from tagger.predict import Tagger
 
-    return Tagger(load_model(model, device, fp32))
+    return Tagger(load_model(model, device, fp32, labels))

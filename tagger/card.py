@@ -53,8 +53,7 @@ Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} m
 
     {command}
 
-Learned from {len(data.train):,} products, validated on {len(data.validation):,}; \
-epoch {best_epoch + 1} of {len(history)} was the best. Validation accuracy:
+{_how_it_learned(config, data, history, best_epoch)} Validation accuracy:
 
 | task | labels | {" | ".join(VIEW_NAMES[view] for view in VIEWS_IN_TRAINING)} |
 |---|---|---|---|---|
@@ -69,6 +68,16 @@ Before you pass it on, say under which licence, in the first lines of this file.
 
 Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
 """
+
+
+def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_epoch: int) -> str:
+    validated = f"validated on {len(data.validation):,}"
+    if config.training.epochs == 0:
+        return f"Learned from no product, {validated}."
+    return (
+        f"Learned from {len(data.train):,} products, {validated}; "
+        f"epoch {best_epoch + 1} of {len(history)} was the best."
+    )
 
 
 def _trees(config: Config) -> str:

@@ -44,7 +44,13 @@ RUNS, REPORTS, CALIBRATION = "Runs", "Messages and reports", "Calibration"
 CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
 ]
-TasksOption = Annotated[str, typer.Option(help="Tasks separated by commas: color,pattern.")]
+AskedTasks = Annotated[
+    str,
+    typer.Option(
+        help="Tasks separated by commas: color,pattern; of a contrastively trained model also any "
+        "others with their labels: 'neckline=v-neck,crew neck'."
+    ),
+]
 LabelledTasks = Annotated[
     str,
     typer.Option(
@@ -121,7 +127,7 @@ def train(
         str | None,
         typer.Option(help="Tower weights: an open_clip tag, a .pt or .safetensors file."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     lr: Annotated[
         float | None, typer.Option(min=0, help="Peak rate of the new layers; the others follow.")
@@ -183,7 +189,7 @@ def train(
 @app.command()
 def predict(
     catalog: CatalogArgument,
-    tasks: TasksOption,
+    tasks: AskedTasks,
     model: Model = DEFAULT_MODEL,
     out: Annotated[
         Path | None,
@@ -303,20 +309,22 @@ def predict(
     from tagger.console import Bar, set_style, show_estimate, show_prediction, show_review
     from tagger.review import check_review, write_review
     from tagger.run_directory import Shard
-    from tagger.tasks import parse_names
+    from tagger.tasks import parse_asked
 
     set_style(quiet, log_format is LogFormat.json)
     if review is not None:
         check_review(review)
     # The catalog is checked before the seconds that importing torch takes.
-    names, part, source = parse_names(tasks), Shard.parse(shard), Catalog(catalog)
+    asked, part, source = parse_asked(tasks), Shard.parse(shard), Catalog(catalog)
+    names = list(asked)
+    labels = {name: given for name, given in asked.items() if given is not None}
     from tagger import load
     from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
     from tagger.report import write_report
     from tagger.run import dry_run as estimate
     from tagger.run import run
 
-    bundle = load(model, device, fp32).bundle
+    bundle = load(model, device, fp32, labels).bundle
     options = JobOptions(
         catalog,
         names,

@@ -190,17 +190,16 @@ class TrainMonitor:
         views = "  ".join(
             f"{view} {percent(mean(by_task.values()))}" for view, by_task in epoch.accuracy.items()
         )
-        say(
-            f"{time.strftime('%H:%M:%S')} epoch {number + 1}: loss {epoch.loss:.3f}  "
-            f"accuracy: {views}  ({epoch.seconds:.0f} s)"
-        )
+        loss = "as it came" if epoch.loss is None else f"epoch {number + 1}: loss {epoch.loss:.3f}"
+        say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
 
 
 def show_training(result: TrainResult, out: Path) -> None:
     """The best epoch as a table, where the model is, and what to type next."""
     best = result.history[result.best_epoch]
+    learned = f"epoch {result.best_epoch + 1} of {len(result.history)}"
     made = table(
-        f"validation accuracy, epoch {result.best_epoch + 1} of {len(result.history)}, %",
+        f"validation accuracy, {learned if best.loss is not None else 'without training'}, %",
         "task",
         "picture and title",
         "picture alone",

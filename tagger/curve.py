@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tagger.checkpoint import Epoch, mean
 from tagger.modalities import VIEW_NAMES
 from tagger.views import VIEWS_IN_TRAINING
@@ -17,7 +19,8 @@ def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -
     epochs = range(1, len(history) + 1)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    loss.plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
+    losses = [np.nan if epoch.loss is None else epoch.loss for epoch in history]
+    loss.plot(epochs, losses, marker=".", color="#444444")
     loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     for view in VIEWS_IN_TRAINING:
         means = [mean(epoch.accuracy[view].values()) for epoch in history]

@@ -133,6 +133,43 @@ def parse_tasks(text: str) -> dict[str, tuple[str, ...]]:
     return columns
 
 
+def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
+    """Each task of `predict`, with the labels to choose from or None for those that the model has.
+
+    'color,neckline=v-neck,crew neck' -> {'color': None, 'neckline': ('v-neck', 'crew neck')}: what
+    follows a "=" are labels, up to the next task with a "=".
+
+    Raises:
+        UsageError: no name, one name twice, or labels that are not two different ones at least.
+    """
+    names: list[str] = []
+    labels: dict[str, list[str]] = {}
+    for part in text.split(","):
+        name, mark, first = (piece.strip() for piece in part.partition("="))
+        if mark:
+            names.append(name or "=")
+            labels[name] = [first]
+        elif labels:
+            labels[names[-1]].append(part.strip())
+        else:
+            names.append(name)
+    asked: dict[str, tuple[str, ...] | None] = {}
+    for name in parse_names(",".join(names)):
+        given = [label for label in labels.get(name, []) if label]
+        if name in labels and (len(given) < 2 or len(set(given)) < len(given)):
+            raise UsageError(
+                f"--tasks {name}={','.join(given)} gives less than two labels, or one twice",
+                "for example neckline=v-neck,crew neck,boat neck",
+            )
+        if name == "=" or not all(is_plain(label) for label in given):
+            raise UsageError(
+                f"--tasks {text!r} names no task, or has control characters in a label",
+                "for example neckline=v-neck,crew neck,boat neck",
+            )
+        asked[name] = tuple(given) or None
+    return asked
+
+
 def parse_names(text: str) -> list[str]:
     """'color, pattern' -> ['color', 'pattern'].
 

@@ -356,9 +356,12 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
     )
 
 
-def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTower) -> None:
+def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTower) -> Tensor:
     """Fill both towers from a local .pt/.safetensors file or from an open_clip tag; of towers that
     lack parts of the architecture, what they have.
+
+    Returns:
+        (): the logarithm of the scale of cosines that the weights were trained with.
 
     Raises:
         WeightsError: no such file or tag, the network cannot be reached, or the file does not
@@ -402,6 +405,8 @@ def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTow
         _fill(image.visual, model.visual)
     if isinstance(text, OpenClipTextTower):
         _fill(text.text, model.text)
+    scale: Tensor = model.logit_scale.detach()
+    return scale
 
 
 def _fill(tower: nn.Module, whole: nn.Module) -> None:

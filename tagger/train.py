@@ -20,7 +20,7 @@ from tagger.answers import collect_answers
 from tagger.card import write_card
 from tagger.catalog import Columns, folder_of
 from tagger.checkpoint import Epoch
-from tagger.config import DEFAULT_DEFINITION, Config, Training
+from tagger.config import DEFAULT_DEFINITION, Config, System, Training, read_config
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition, with_system
 from tagger.device import choose_device
@@ -33,6 +33,8 @@ from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import title_status
+from tagger.shelf import CONFIG
+from tagger.systems import SYSTEMS
 from tagger.trained_on import write_trained_on
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
@@ -105,6 +107,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             f"--freeze-towers: the towers of {options.model} know nothing yet",
             "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
         )
+    if training.epochs == 0:
+        check_needs_no_training(options, definition.fusion.system, source if trained else None)
     data = read_data(
         options.catalog,
         options.validation,
@@ -148,9 +152,30 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
     write_own_profile(options, data, device)
-    write_trained_on(options.out, data.train, source)
+    learned_from = data.train if training.epochs else data.train.take([])
+    write_trained_on(options.out, learned_from, source)
     checkpoint.remove(options.out)
     return result
+
+
+def check_needs_no_training(options: TrainOptions, system: System, trained: Path | None) -> None:
+    """Raises:
+    UsageError: a system that has to learn labels, or towers that never learned from pictures with
+        titles.
+    """
+    if not SYSTEMS[system].zero_shot:
+        raise UsageError(
+            f"--epochs 0: {system} knows no label before it has learned it",
+            "leave --epochs out, or --system clip-zero-shot",
+        )
+    came_from = None if trained is None else read_config(trained / CONFIG).fusion.system
+    of_pairs = came_from is not None and SYSTEMS[came_from].zero_shot
+    if options.pretrained is None and not of_pairs:
+        raise UsageError(
+            f"{system} needs contrastively pretrained weights, and {options.model} has none",
+            "name some: --pretrained laion2b_s34b_b79k, or a file of weights; or learn from the "
+            "catalog's own pictures and titles: --model clip-zero-shot-small",
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tagger.errors import UsageError
 from tagger.network import Head, Network
 from tagger.shelf import WEIGHTS
 from tagger.systems import build_network
+from tagger.systems.zero_shot import ClipZeroShot
 from tagger.tasks import Task
 from tagger.tokenizer import FILE_NAME, Tokenizer, learn_pieces
 from tagger.towers import load_pretrained
@@ -46,7 +47,9 @@ def start_model(
                 f"--pretrained {pretrained}: these towers are given by their dimensions",
                 "--pretrained is for open_clip towers: --model cma-clip-vit-b-32",
             )
-        load_pretrained(name, pretrained, model.image_tower, model.text_tower)
+        scale = load_pretrained(name, pretrained, model.image_tower, model.text_tower)
+        if isinstance(model, ClipZeroShot):
+            model.logit_scale.data.copy_(scale)
     return model, tokenizer
 
 

@@ -9,33 +9,22 @@ from torch import Tensor, nn
 
 from tagger.config import Fusion
 from tagger.cross_attention import CrossAttention
-from tagger.errors import ModelError
 from tagger.network import Network, Sequence, attended, joined
-from tagger.towers import OpenClipImageTower, OpenClipTextTower
 
 
 class CoCa(Network):
     """One learned query per task reads the tokens of both towers (section 3.2, "attentional
     poolers"; there it reads the picture's alone).
 
-    The towers are CoCa's: the picture's tokens have passed its own pooler, the title's global token
-    is a class token behind the words. The weights are the pooler's attention to the tokens of each
-    modality, mean over the heads.
+    On CoCa's own towers the picture's tokens have passed its pooler, and the title's global token
+    is a class token behind the words; on others this is its way to pool alone. The weights are the
+    pooler's attention to the tokens of each modality, mean over the heads.
     """
 
     origin = "CoCa (arXiv 2205.01917)"
     task_parameters: ClassVar[tuple[str, ...]] = ("query_embedding",)
 
     def build_fusion(self, fusion: Fusion) -> None:
-        image, text = self.image_tower, self.text_tower
-        pooled = isinstance(image, OpenClipImageTower) and not image.tokens_are_places
-        classed = isinstance(text, OpenClipTextTower) and text.text.cls_emb is not None
-        if not (pooled and classed):
-            name = self.config.architecture.open_clip
-            raise ModelError(
-                f"system coca needs CoCa's towers, not {name or 'some given by their dimensions'}",
-                "choose one of open_clip's, such as coca_ViT-B-32, or another system",
-            )
         self.query_embedding = nn.Parameter(
             torch.randn(len(self.config.tasks), fusion.width) * 0.02
         )

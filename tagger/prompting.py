@@ -1,0 +1,57 @@
+"""Tasks that nobody has labelled: a contrastively trained model is told their labels by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+
+from tagger.errors import ModelError, listing
+from tagger.runtime import Model
+from tagger.tasks import Task
+
+Labels = Mapping[str, tuple[str, ...]]
+"""Per task the labels to choose from."""
+
+
+def with_labels(model: Model, labels: Labels) -> Model:
+    """`model`, answering the tasks of `labels`, too; in place of one of the same name.
+
+    Its network is changed. The sha256 is another: answers to other labels are other answers.
+
+    Raises:
+        ModelError: it is not contrastively trained, so that names of labels tell it nothing.
+    """
+    if model.is_export:  # which a machine without torch may run
+        raise _needs_pretraining(model, labels)
+    from torch import nn
+
+    from tagger.bundle import Bundle
+
+    assert isinstance(model, Bundle)
+    if not model.model.zero_shot:
+        raise _needs_pretraining(model, labels)
+    asked = tuple(Task(name, own) for name, own in labels.items())
+    kept = tuple(task for task in model.config.tasks if task.name not in labels)
+    config = msgspec.structs.replace(model.config, tasks=(*kept, *asked), applicability=None)
+    network = model.model
+    network.config = config
+    network.heads = nn.ModuleList(network.build_head(task) for task in config.tasks)
+    network.to(model.device).eval().read_labels(model.tokenizer)
+    digest = hashlib.sha256(model.sha256.encode() + msgspec.json.encode(asked)).hexdigest()
+    calibration = model.calibration
+    if calibration is not None:
+        still = {name: one for name, one in calibration.tasks.items() if name not in labels}
+        calibration = msgspec.structs.replace(calibration, tasks=still)
+    return replace(model, config=config, sha256=digest, calibration=calibration)
+
+
+def _needs_pretraining(model: Model, labels: Labels) -> ModelError:
+    return ModelError(
+        f"--tasks {next(iter(labels))}=...: {model.path.name} knows no labels but those that it "
+        "has learned; that needs contrastively pretrained weights",
+        f"choose among its tasks: {listing([task.name for task in model.config.tasks])}; or a "
+        "model of clip-zero-shot: see 'Labels that nobody has given yet' in the README",
+    )
