@@ -26,20 +26,16 @@ def with_labels(model: Model, labels: Labels) -> Model:
     """
     if model.is_export:  # which a machine without torch may run
         raise _needs_pretraining(model, labels)
-    from torch import nn
-
     from tagger.bundle import Bundle
+    from tagger.systems.zero_shot import ClipZeroShot
 
     assert isinstance(model, Bundle)
-    if not model.model.zero_shot:
+    if not isinstance(model.model, ClipZeroShot):
         raise _needs_pretraining(model, labels)
     asked = tuple(Task(name, own) for name, own in labels.items())
     kept = tuple(task for task in model.config.tasks if task.name not in labels)
     config = msgspec.structs.replace(model.config, tasks=(*kept, *asked), applicability=None)
-    network = model.model
-    network.config = config
-    network.heads = nn.ModuleList(network.build_head(task) for task in config.tasks)
-    network.to(model.device).eval().read_labels(model.tokenizer)
+    model.model.answer_only(config, model.tokenizer)
     digest = hashlib.sha256(model.sha256.encode() + msgspec.json.encode(asked)).hexdigest()
     calibration = model.calibration
     if calibration is not None:

@@ -148,7 +148,7 @@ def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
         name, mark, first = (piece.strip() for piece in part.partition("="))
         if mark:
             names.append(name or "=")
-            labels[name] = [first]
+            labels[names[-1]] = [first]
         elif labels:
             labels[names[-1]].append(part.strip())
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tagger.config import Fusion
+from tagger.config import Config, Fusion
 from tagger.network import (
     Features,
     Network,
@@ -58,21 +58,32 @@ class ClipZeroShot(Network):
         return Prompts(len(task.labels), self.joint_width)
 
     def read_labels(self, tokenizer: Tokenizer) -> None:
-        """Encode the prompts of every label, by the name of the node for those of a tree."""
         training = self.training
         self.eval()
         for task, prompts in zip(self.config.tasks, self.heads, strict=True):
             assert isinstance(prompts, Prompts)
-            names = [task.tree.names[i][-1] for i in range(len(task.labels))]
-            prompts.weight.copy_(self.prompts_of(task.name, names, tokenizer))
+            prompts.weight.copy_(self.prompts_of(task, tokenizer))
         self.train(training)
 
+    def answer_only(self, config: Config, tokenizer: Tokenizer) -> None:
+        """From now on answer the tasks of `config`, of which some may be new."""
+        known = dict(zip(self.config.tasks, self.heads, strict=True))
+        heads: list[nn.Module] = []
+        for task in config.tasks:
+            prompts = known.get(task)
+            if prompts is None:
+                prompts = self.build_head(task).to(self.device)
+                prompts.get_buffer("weight").copy_(self.prompts_of(task, tokenizer))
+            heads.append(prompts)
+        self.config, self.heads = config, nn.ModuleList(heads)
+
     @torch.no_grad()
-    def prompts_of(self, task: str, labels: list[str], tokenizer: Tokenizer) -> Tensor:
-        """(labels, joint_width), of length 1."""
-        total = torch.zeros(len(labels), self.joint_width, device=self.logit_scale.device)
+    def prompts_of(self, task: Task, tokenizer: Tokenizer) -> Tensor:
+        """(labels, joint_width), of length 1; a node of a tree goes by its own name."""
+        labels = [task.tree.names[i][-1] for i in range(len(task.labels))]
+        total = torch.zeros(len(labels), self.joint_width, device=self.device)
         for template in self.config.fusion.prompts:
-            texts = [template.format(task=task, label=label) for label in labels]
+            texts = [template.format(task=task.name, label=label) for label in labels]
             ids, mask = collate_titles(texts, tokenizer, self.text_tower.fixed_length)
             ids, mask = ids.to(total.device), mask.to(total.device)
             features = self.read_text(ids, mask)
