@@ -125,7 +125,9 @@ def train(
     ] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(help="Tower weights: an open_clip tag, a .pt or .safetensors file."),
+        typer.Option(
+            help="Tower weights: an open_clip tag, a .pt or .safetensors file, or a trained model."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,

@@ -38,7 +38,7 @@ from tagger.systems import SYSTEMS
 from tagger.trained_on import write_trained_on
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
-from tagger.warm_start import start_model
+from tagger.warm_start import start_model, trained_directory
 
 LEARNING_CURVE = "learning_curve.png"
 
@@ -153,7 +153,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     bundle.save(options.out, config, model, tokenizer, card)
     write_own_profile(options, data, device)
     learned_from = data.train if training.epochs else data.train.take([])
-    write_trained_on(options.out, learned_from, source)
+    earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
+    write_trained_on(options.out, learned_from, earlier)
     checkpoint.remove(options.out)
     return result
 
@@ -170,7 +171,8 @@ def check_needs_no_training(options: TrainOptions, system: System, trained: Path
         )
     came_from = None if trained is None else read_config(trained / CONFIG).fusion.system
     of_pairs = came_from is not None and SYSTEMS[came_from].zero_shot
-    if options.pretrained is None and not of_pairs:
+    towers_alone = trained_directory(options.pretrained)
+    if not of_pairs and (options.pretrained is None or towers_alone is not None):
         raise UsageError(
             f"{system} needs contrastively pretrained weights, and {options.model} has none",
             "name some: --pretrained laion2b_s34b_b79k, or a file of weights; or learn from the "
@@ -269,11 +271,13 @@ def fingerprint(
 ) -> dict[str, str]:
     """What decides the result of a run, by name; the pictures themselves are not read for it."""
     start = bundle.digest(source) if source is not None else options.model
+    towers = trained_directory(options.pretrained)
+    pretrained = options.pretrained if towers is None else bundle.digest(towers)
     return {
         "configuration": msgspec.json.encode(config).decode(),
         "training catalog": data.train.digest(),
         "validation catalog": data.validation.digest(),
-        "start": f"{start} {options.pretrained}",
+        "start": f"{start} {pretrained}",
         "image root": " ".join(str(root.resolve()) for root in image_roots(options)),
         "version of tagger or torch": f"{__version__} {torch.__version__}",
     }

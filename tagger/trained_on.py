@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -42,16 +43,15 @@ def was_trained_on(model: Path, products: Products) -> NDArray[np.bool_]:
     return np.isin(keys_of(products), _read(path))
 
 
-def write_trained_on(directory: Path, products: Products, earlier: Path | None) -> None:
-    """Store the keys of `products`, and those of the model `earlier` that training started from.
+def write_trained_on(directory: Path, products: Products, earlier: Sequence[Path] = ()) -> None:
+    """Store the keys of `products`, and those of the models `earlier` that training started from.
 
     Raises:
         OutputError: it cannot be written.
         ModelError: the file of `earlier` is damaged.
     """
     keys = [keys_of(products)]
-    if earlier is not None and (earlier / FILE_NAME).is_file():
-        keys.append(_read(earlier / FILE_NAME))
+    keys += [_read(path / FILE_NAME) for path in earlier if (path / FILE_NAME).is_file()]
     try:
         save_file({"keys": np.unique(np.concatenate(keys))}, directory / FILE_NAME)
         # safetensors makes it readable by its owner alone; a cron user must read it too.

@@ -29,28 +29,56 @@ def start_model(
     """A model of `config` and its tokenizer, warm where `source` or `pretrained` has weights.
 
     A trained `source` gives all it knows: towers, fusion, and for tasks of the same name what the
-    fusion has for each, the hidden layer and the rows of the nodes that both know.
+    fusion has for each, the hidden layer and the rows of the nodes that both know. A trained model
+    named by `pretrained` gives its towers and its tokenizer alone.
 
     Raises:
-        UsageError: `pretrained` for towers that open_clip does not have.
+        UsageError: `pretrained` for towers that open_clip does not have, or a model with others.
         WeightsError: see `load_pretrained`.
     """
     torch.manual_seed(seed)
-    tokenizer = start_tokenizer(source, config, titles)
+    trained = trained_directory(pretrained)
+    tokenizer = start_tokenizer(trained or source, config, titles)
     model = build_network(config)
     if source is not None and (source / WEIGHTS).is_file():
         inherit(model, bundle.load(source).model)
-    if pretrained is not None:
+    if trained is not None:
+        take_towers(model, bundle.load(trained).model, trained)
+    elif pretrained is not None:
         name = config.architecture.open_clip
         if name is None:
             raise UsageError(
                 f"--pretrained {pretrained}: these towers are given by their dimensions",
-                "--pretrained is for open_clip towers: --model cma-clip-vit-b-32",
+                "tags and files are for open_clip towers, such as --model cma-clip-vit-b-32; these "
+                "take those of a trained model: --pretrained DIR",
             )
         scale = load_pretrained(name, pretrained, model.image_tower, model.text_tower)
         if isinstance(model, ClipZeroShot):
             model.logit_scale.data.copy_(scale)
     return model, tokenizer
+
+
+def trained_directory(pretrained: str | None) -> Path | None:
+    """The model directory that `pretrained` is, if it is one and no tag and no file."""
+    trained = pretrained is not None and (Path(pretrained) / WEIGHTS).is_file()
+    return Path(pretrained) if pretrained is not None and trained else None
+
+
+def take_towers(model: Network, trained: Network, path: Path) -> None:
+    """Copy the towers of `trained`, which is at `path`; of those that `model` has in part, that.
+
+    Raises:
+        UsageError: they are others.
+    """
+    if trained.config.architecture != model.config.architecture:
+        raise UsageError(
+            f"--pretrained {path}: its towers are others than those of --model",
+            f"name a model of the same architecture, or start from it: --model {path}",
+        )
+    theirs = trained.state_dict()
+    towers = ("image_tower.", "text_tower.")
+    own = [name for name in model.state_dict() if name.startswith(towers)]
+    model.load_state_dict({name: theirs[name] for name in own if name in theirs}, strict=False)
 
 
 def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) -> Tokenizer:

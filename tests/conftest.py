@@ -124,7 +124,7 @@ def calibrated_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     products = Products([None] * len(titles), [*titles])
     answers = collect_answers(loaded, products, path, names)
     write_profile(profile_of(loaded, products, answers), path)
-    write_trained_on(path, products.take(range(5)), None)
+    write_trained_on(path, products.take(range(5)))
     return path
 
 

@@ -32,7 +32,7 @@ OLD = products(("images/1.jpg", "red shirt"), (None, "blue bag"), (b"picture", N
 @pytest.fixture
 def trained(model_dir: Path, tmp_path: Path) -> Path:
     copy = Path(shutil.copytree(model_dir, tmp_path / "trained"))
-    write_trained_on(copy, OLD, None)
+    write_trained_on(copy, OLD)
     return copy
 
 
@@ -46,7 +46,7 @@ def test_product_is_known_by_title_and_picture_wherever_it_lies(trained: Path) -
 def test_fine_tuned_model_knows_the_products_of_both_runs(trained: Path, tmp_path: Path) -> None:
     tuned = Path(shutil.copytree(trained, tmp_path / "tuned"))
     new = products((None, "green shoe"))
-    write_trained_on(tuned, new, trained)
+    write_trained_on(tuned, new, [trained])
     assert was_trained_on(tuned, OLD).all()
     assert was_trained_on(tuned, new).all()
     assert not was_trained_on(trained, new).any()
@@ -81,7 +81,7 @@ def half_seen(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> tup
     ]
     path = make_catalog(rows)
     copy = Path(shutil.copytree(model_dir, tmp_path / "half"))
-    write_trained_on(copy, products(*((None, title) for title in titles[:200])), None)
+    write_trained_on(copy, products(*((None, title) for title in titles[:200])))
     return bundle.load(copy), path
 
 

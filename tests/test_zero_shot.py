@@ -21,13 +21,14 @@ from tagger import bundle
 from tagger.bundle import Bundle
 from tagger.config import PROMPTS, Architecture, Config, Fusion, Preprocess, Training, write_config
 from tagger.errors import ModelError, UsageError
+from tagger.products import Products
 from tagger.prompting import with_labels
 from tagger.systems import build_network
 from tagger.systems.zero_shot import MAX_SCALE, ClipZeroShot
 from tagger.tasks import Task, parse_asked
 from tagger.tokenizer import learn_pieces
 from tagger.train import TrainOptions, train
-from tagger.trained_on import was_trained_on
+from tagger.trained_on import was_trained_on, write_trained_on
 
 from .conftest import MakeCatalog, mixed_rows, random_titles, randomise, tiny_config
 from .test_systems import CLIP, PIECES, SMALL, make_inputs
@@ -198,7 +199,7 @@ def test_pretrained_weights_answer_without_training_as_open_clip_does(
 
 
 def test_without_weights_it_says_which_are_needed(
-    tmp_path: Path, make_catalog: MakeCatalog, model_dir: Path
+    tmp_path: Path, make_catalog: MakeCatalog, model_dir: Path, clip_dir: Path
 ) -> None:
     catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
     definition = open_clip_definition(tmp_path)
@@ -210,6 +211,10 @@ def test_without_weights_it_says_which_are_needed(
     with pytest.raises(UsageError, match="needs contrastively pretrained weights") as refused:
         train(other, Silent())
     assert "--pretrained" in refused.value.hint
+    # Towers alone are not enough: what leads from them into the common space is no part of them.
+    towers = replace(options, model=str(small_definition(tmp_path, 0)), pretrained=str(clip_dir))
+    with pytest.raises(UsageError, match="needs contrastively pretrained weights"):
+        train(towers, Silent())
     with pytest.raises(UsageError, match="knows no label before it has learned it"):
         train(replace(other, system="embracenet"), Silent())
     assert not (tmp_path / "out" / "config.json").exists()
@@ -279,20 +284,43 @@ def test_products_that_lack_one_modality_are_no_pair() -> None:
     assert float(none.detach()) == 0.0
 
 
-def test_other_systems_start_from_its_towers(tmp_path: Path, make_catalog: MakeCatalog) -> None:
+@pytest.mark.parametrize("system", ["cma-clip", "one-stream", "title-only"])
+def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
+    system: str, tmp_path: Path, make_catalog: MakeCatalog
+) -> None:
     clip = save_zero_shot(tmp_path / "clip")
+    seen = Products(["images/0.jpg"], ["red shirt"])
+    write_trained_on(clip, seen)
     catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
+    definition = small_definition(tmp_path, epochs=1)
+    out = tmp_path / "out"
     options = TrainOptions(
-        *(catalog, ["color"], tmp_path / "out", str(clip)),
-        system="cma-clip",
-        epochs=1,
-        lr=0.0,
+        catalog, ["color"], out, str(definition), system=system, pretrained=str(clip), lr=0.0
     )
     train(options, Silent())
-    parent, child = (bundle.load(path).model for path in (clip, tmp_path / "out"))
-    assert child.config.fusion.system == "cma-clip"
-    for name, tensor in parent.text_tower.state_dict().items():
-        torch.testing.assert_close(child.text_tower.state_dict()[name], tensor, msg=name)
+    parent, child = bundle.load(clip), bundle.load(out)
+    assert child.config.fusion.system == system
+    assert child.tokenizer.encode("red shirt") == parent.tokenizer.encode("red shirt")
+    taken = 0
+    for name, tensor in child.model.state_dict().items():
+        if name.startswith("text_tower.") and name in parent.model.state_dict():
+            torch.testing.assert_close(tensor, parent.model.state_dict()[name], msg=name)
+            taken += 1
+    assert taken
+    assert was_trained_on(out, seen).all()
+
+
+def test_towers_of_another_architecture_are_refused(
+    tmp_path: Path, make_catalog: MakeCatalog, clip_dir: Path
+) -> None:
+    catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
+    definition = open_clip_definition(tmp_path, epochs=1)
+    options = TrainOptions(
+        catalog, ["color"], tmp_path / "out", str(definition), pretrained=str(clip_dir)
+    )
+    with pytest.raises(UsageError, match="its towers are others") as refused:
+        train(options, Silent())
+    assert f"--model {clip_dir}" in refused.value.hint
 
 
 def test_labels_that_nobody_has_given_yet_are_answered_from_the_command_line(
