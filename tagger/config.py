@@ -160,7 +160,10 @@ class Training(Frozen, frozen=True):
     weight matrices and AdamW the rest. `class_balance` weighs a label by support ** -class_balance
     (0 none, 1 fully balanced; the mean weight of a product stays 1). With `accumulate` several
     batches make a step; each task's loss is a mean over the labelled products of its batch. With
-    `freeze_towers` both towers stay as they are, and of all variation only `scrub` is left.
+    `freeze_towers` both towers stay as they are, and of all variation only `scrub` and `mismatch`
+    are left. Of a share `mismatch` of the products, picture and title together are shown with one
+    of them replaced by that of another product of the batch, the picture as often as the title: so
+    that a model learns to notice, and to doubt.
     """
 
     epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
@@ -180,6 +183,7 @@ class Training(Frozen, frozen=True):
     class_balance: Share = 0.1
     word_dropout: Share = 0.1
     scrub: Share = 0.3
+    mismatch: Share = 0.0
     flip: bool = True
     shift: Share = 0.05
     scale: Share = 0.1

@@ -138,7 +138,7 @@ def train_epoch(
             image, text = _encode(learner, rows, generator)
             loss = model.pair_loss(image, text)
             if loss is None:
-                outputs = _withheld(model, training, image, text)
+                outputs = _outputs(model, training, image, text, generator)
                 targets = {n: ids[rows].to(learner.device) for n, ids in learner.targets.items()}
                 loss = multitask_loss(outputs, targets, spans, weights, training)
         group = number - number % training.accumulate
@@ -247,16 +247,40 @@ def _encode(
     return image, model.encode_text(ids.to(device), mask.to(device))
 
 
-def _withheld(
-    model: Network, training: Training, image: Sequence | None, text: Sequence
+def _outputs(
+    model: Network,
+    training: Training,
+    image: Sequence | None,
+    text: Sequence,
+    generator: torch.Generator,
 ) -> list[tuple[float, Output]]:
     """Outputs with both modalities, with the picture alone and with the title alone."""
-    outputs = [(1.0, model.fuse(image, text))]
+    both = model.fuse(*mismatched(image, text, training.mismatch, generator))
+    outputs = [(1.0, both)]
     if training.image_only_weight and image is not None:
         outputs.append((training.image_only_weight, model.fuse(image, None)))
     if training.title_only_weight:
         outputs.append((training.title_only_weight, model.fuse(None, text)))
     return outputs
+
+
+def mismatched(
+    image: Sequence | None, text: Sequence, share: float, generator: torch.Generator
+) -> tuple[Sequence | None, Sequence]:
+    """In a random `share` of the n products picture or title is that of another product."""
+    if not share or image is None:
+        return image, text
+    n = len(text.tokens)
+    lot = torch.rand(n, generator=generator)
+    own = torch.arange(n)
+    other = (own + torch.randint(1, max(2, n), (n,), generator=generator)) % n
+    device = text.tokens.device
+    pictures = torch.where(lot < share / 2, other, own).to(device)
+    titles = torch.where((lot >= share / 2) & (lot < share), other, own).to(device)
+    return (
+        Sequence(image.tokens[pictures], image.mask[pictures]),
+        Sequence(text.tokens[titles], text.mask[titles]),
+    )
 
 
 def _shuffled(learner: Learner, generator: torch.Generator) -> Iterator[list[int]]:

@@ -7,8 +7,9 @@ import torch
 
 from tagger.augment import augment_pixels, augment_titles
 from tagger.config import Training
-from tagger.fit import multitask_loss
+from tagger.fit import mismatched, multitask_loss
 from tagger.model import Output
+from tagger.network import Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
 from tagger.tasks import UNLABELED
@@ -148,3 +149,31 @@ def test_frozen_towers_do_not_move(optimizer: str) -> None:
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert not any("_tower." in name for name in moved)
+
+
+def sequences(count: int) -> tuple[Sequence, Sequence]:
+    """Picture and title of each product hold its number; every third has no picture."""
+    numbers = torch.arange(count, dtype=torch.float32)[:, None, None]
+    there = torch.ones(count, 1, dtype=torch.bool)
+    return Sequence(numbers, there & (numbers[:, 0] % 3 != 2)), Sequence(numbers, there)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_of_a_share_of_products_either_picture_or_title_is_that_of_another(share: float) -> None:
+    image, text = sequences(3000)
+    generator = torch.Generator().manual_seed(0)
+    shown, read = mismatched(image, text, share, generator)
+    assert shown is not None
+    own = torch.arange(3000)
+    pictures, titles = shown.tokens[:, 0, 0].long(), read.tokens[:, 0, 0].long()
+    other_picture, other_title = pictures != own, titles != own
+    assert not (other_picture & other_title).any()
+    for changed in (other_picture, other_title):
+        assert float(changed.float().mean()) == pytest.approx(share / 2, abs=0.03)
+    # A picture comes with its own mask.
+    assert torch.equal(shown.mask[:, 0], pictures % 3 != 2)
+
+
+def test_titles_without_any_picture_are_left_alone() -> None:
+    _, text = sequences(4)
+    assert mismatched(None, text, 1.0, torch.Generator()) == (None, text)
