@@ -45,6 +45,10 @@ ROWS: Mapping[str, tuple[System, Mapping[str, object]]] = {
 }
 """Name of a row -> its system and what else of `fusion` it changes."""
 
+RECIPE: Mapping[str, object] = {"mismatch": 0.2, "tower_lr": 0.0005}
+"""What all rows change of the recipe: towers that know something learn slower, and pictures and
+titles that do not belong together teach every system to doubt."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -81,7 +85,9 @@ def train(run: Run, recipe: Config, arguments: argparse.Namespace) -> None:
     definition.mkdir(parents=True, exist_ok=True)
     system, changes = ROWS[run.row]
     fusion = msgspec.structs.replace(recipe.fusion, system=system, **changes)
-    write_config(msgspec.structs.replace(recipe, fusion=fusion), definition / shelf.CONFIG)
+    training = msgspec.structs.replace(recipe.training, **RECIPE)
+    config = msgspec.structs.replace(recipe, fusion=fusion, training=training)
+    write_config(config, definition / shelf.CONFIG)
     catalog = arguments.out / (f"train-noise{run.noise}.parquet" if run.noise else "train.parquet")
     if not catalog.is_file():
         training_catalog(arguments, run.noise).to_parquet(catalog)
