@@ -197,8 +197,7 @@ def judge(task: Task, labels: Sequence[str | None], predictions: Predictions) ->
     given = np.concatenate(predictions.given)[rows]
     chain = np.concatenate(predictions.chains)[rows]
     confidences = np.concatenate(predictions.confidences)[rows]
-    deepest = (chain != NO_NODE).sum(1)
-    level = np.minimum(np.where(truth >= 0, tree.depths[truth], tree.depth), deepest) - 1
+    level = judged_level(task, truth, chain)
     node = chain[np.arange(len(rows)), level]
     return Judged(
         task=task,
@@ -220,6 +219,15 @@ def judge(task: Task, labels: Sequence[str | None], predictions: Predictions) ->
         outcomes=outcomes_of(task, true, chain, confidences),
         chain=chain,
     )
+
+
+def judged_level(task: Task, truth: Ids, chain: Ids) -> Ids:
+    """(n,) where in `chain` (n, depth) stands what is compared with the label_id `truth` (n,): at
+    its depth, or at the end of a chain that is shorter or of a label that the model does not know.
+    """
+    deepest = (chain != NO_NODE).sum(1)
+    level: Ids = np.minimum(np.where(truth >= 0, task.tree.depths[truth], task.tree.depth), deepest)
+    return level - 1
 
 
 def score(judged: Judged, precision: float) -> Score:
