@@ -164,6 +164,22 @@ def compare_models(
     return comparison, statuses
 
 
+def points(difference: float) -> str:
+    """0.0132 -> '+1.3', percentage points for people; no zero has a sign."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def short_count(number: float | None) -> str:
+    """2923651 -> '2.9 M', None -> '-'."""
+    if number is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.{1 if number < 100 * size else 0}f} {unit}"
+    return f"{number:.0f}"
+
+
 def _of(progress: Progress, what: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(done, total, what)
 

@@ -573,42 +573,31 @@ def _print_folded(made: Table) -> None:
 
 def _beside(rate: float | None, model: ModelFigures, view: str, task: str, measure: str) -> str:
     """A rate in percent; below it, where it is known, its difference to the first model."""
+    from tagger.compare import points
+
     found = model.differences.get(view, {}).get(task)
     difference: Difference | None = getattr(found, measure, None)
     if difference is None:
         return percent(rate)
     low, high = difference.interval
-    text = f"{_signed(difference.difference)}{' (noise)' if difference.is_noise else ''}"
     style = "dim" if difference.is_noise else "green" if low > 0 else "red"
-    below = escape(f"{text}\n{_signed(low)}..{_signed(high)}")
+    noise = " (noise)" if difference.is_noise else ""
+    below = f"{points(difference.difference)}{noise}\n{points(low)}..{points(high)}"
     return f"{percent(rate)}\n[{style}]{below}[/]"
-
-
-def _signed(value: float) -> str:
-    """0.0132 -> '+1.3', a difference in percentage points; no zero has a sign."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _cost(model: ModelFigures) -> str:
     """Three lines, as the cells beside it have."""
+    from tagger.compare import short_count
+
+    flops, rate = model.flops_per_product, model.products_per_second
     return "\n".join(
         (
-            _count(model.parameters),
-            f"{_count(model.flops_per_product)}FLOP" if model.flops_per_product else "-",
-            f"{model.products_per_second:,.{1 if model.products_per_second < 100 else 0}f}/s",
+            short_count(model.parameters),
+            "-" if flops is None else f"{short_count(flops)}FLOP",
+            f"{rate:,.{1 if rate < 100 else 0}f}/s",
         )
     )
-
-
-def _count(number: float | None) -> str:
-    """2923651 -> '2.9 M'."""
-    if number is None:
-        return "-"
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.{1 if number < 100 * size else 0}f} {unit}"
-    return f"{number:.0f} "
 
 
 def _say_learned(comparison: ModelComparison) -> None:
