@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -367,7 +367,21 @@ def predict(
 def evaluate(
     catalog: CatalogArgument,
     tasks: LabelledTasks,
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trained model, or ONNX export: path or shelf name. Several are compared, each "
+            "with the first.",
+            show_default=DEFAULT_MODEL,
+        ),
+    ] = None,
+    tfidf: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled catalog: compare also with TF-IDF and logistic regression, fitted on "
+            "its titles."
+        ),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(
@@ -430,7 +444,8 @@ def evaluate(
     id_column: IdColumn = "id",
     taxonomy: Taxonomy = None,
 ) -> None:
-    """Score a model on a labelled catalog, also with the picture or the title withheld."""
+    """Score a model on a labelled catalog, also with the picture or the title withheld, or compare
+    several."""
     from tagger.tasks import parse_tasks
 
     labels = parse_tasks(tasks)
@@ -441,21 +456,40 @@ def evaluate(
         _refuse(calibrate and given is not None, "--calibrate", option)
     if not calibrate and (delta is not None or per_label):
         raise UsageError("--delta and --per-label say how to calibrate", "add --calibrate")
+    chosen = model or [DEFAULT_MODEL]
+    if tfidf is not None and model is None:
+        raise UsageError(
+            "--tfidf is what a model is compared with", f"name one: --model {DEFAULT_MODEL}"
+        )
+    if compared := len(chosen) > 1 or tfidf is not None:
+        which = "several models" if tfidf is None else "--tfidf"
+        for option, asked in (
+            ("--drift", drift),
+            ("--calibrate", calibrate),
+            ("--label-issues", label_issues is not None),
+        ):
+            _refuse(asked, which, option, f"name one --model with {option}, and nothing else")
+    by_name = _named(chosen)
     from tagger import load
     from tagger.catalog import Columns
     from tagger.products import ProductSource
 
-    bundle = load(model, device, fp32).bundle
-    paths = (bundle.task(name).separator for name in names)
+    models = {name: load(path, device, fp32).bundle for name, path in by_name.items()}
+    paths = (one.task(name).separator for one in models.values() for name in names)
     separator = next((mark for mark in paths if mark is not None), None)
     columns = Columns(image_column, title_column, id_column, labels, separator)
     source = ProductSource(catalog, columns, image_root, limit, taxonomy)
+    if compared:
+        train = None if tfidf is None else ProductSource(tfidf, columns, taxonomy=taxonomy)
+        _compare(models, source, names, precision, train, json, report)
+        return
+    (bundle,) = models.values()
     if drift:
         _drift(bundle, source, names)
     elif calibrate:
-        if bundle.path != Path(model):
+        if bundle.path != Path(chosen[0]):
             raise UsageError(
-                f"{model} is the model that came with tagger; a calibration would change it",
+                f"{chosen[0]} is the model that came with tagger; a calibration would change it",
                 f"copy it, and calibrate the copy: cp -r {shlex.quote(str(bundle.path))} mine; "
                 "then --model mine",
             )
@@ -465,9 +499,54 @@ def evaluate(
         _evaluate(bundle, source, names, precision, json, label_issues, report)
 
 
-def _refuse(both: bool, mode: str, option: str) -> None:
+def _refuse(both: bool, mode: str, option: str, hint: str = "run one after the other") -> None:
     if both:
-        raise UsageError(f"{mode} and {option} are two different runs", "run one after the other")
+        raise UsageError(f"{mode} and {option} are two different runs", hint)
+
+
+def _named(models: Sequence[str]) -> dict[str, Path]:
+    """The directory of each model, by what tables call it.
+
+    Raises:
+        ModelError: no such model.
+        UsageError: one of them twice.
+    """
+    from tagger.shelf import resolve, short_names
+
+    paths = [resolve(model) for model in models]
+    real = [path.resolve() for path in paths]
+    for place, path in enumerate(real):
+        if path in real[:place]:
+            raise UsageError(
+                f"--model {models[place]} is the same model as --model {models[real.index(path)]}",
+                "name each model once",
+            )
+    return dict(zip(short_names(paths, ["tfidf"]), paths, strict=True))
+
+
+def _compare(
+    models: Mapping[str, LoadedModel],
+    source: ProductSource,
+    tasks: Sequence[str],
+    precision: float,
+    tfidf: ProductSource | None,
+    json: Path | None,
+    report: Path | None,
+) -> None:
+    from tagger.compare import compare_models, write_comparison
+    from tagger.console import Bar, say, show_models
+
+    _check_outputs(source.path, [path for path in (json, report) if path is not None])
+    with Bar("products") as bar:
+        comparison, statuses = compare_models(models, source, tasks, precision, tfidf, bar.move)
+    show_models(comparison, statuses)
+    if json is not None:
+        write_comparison(comparison, json)
+    if report is not None:
+        from tagger.comparison_page import write_comparison_page
+
+        write_comparison_page(report, comparison, source.path.name)
+        say(f"{report} shows it: open it in a browser")
 
 
 def _network_of(bundle: LoadedModel, option: str) -> Bundle:

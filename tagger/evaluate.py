@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +67,13 @@ def evaluate_catalog(
     tasks: Sequence[str],
     precision: float = PRECISION,
     progress: Callable[[int, int], None] = lambda rows, total: None,
+    words: Mapping[str, frozenset[str]] | None = None,
 ) -> Evaluated:
     """Every task in every view; labels that the model does not know count as wrong.
 
-    In the scrubbed view the title loses the words of all labels of the task itself. A product that
-    a view leaves without any modality has confidence 0. `progress` is called with the number of
-    rows done and of all.
+    In the scrubbed view the title loses the words of all labels of the task itself, or those that
+    `words` has for it. A product that a view leaves without any modality has confidence 0.
+    `progress` is called with the number of rows done and of all.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -83,7 +84,7 @@ def evaluate_catalog(
     rule = bundle.config.applicability
     deciding = [rule.task] if rule is not None and source.has_labels(rule.task) else []
     products = source.read(list(dict.fromkeys([*tasks, *deciding])))
-    words = {task.name: giveaways(task.nodes) for task in known}
+    words = words or {task.name: giveaways(task.nodes) for task in known}
     predictions = {view: {task.name: Predictions() for task in known} for view in VIEWS}
     truth = {t.name: t.label_ids(products.labels[t.name]) for t in known}
     collector = Collector(bundle, tasks)

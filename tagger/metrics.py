@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Confidences = NDArray[np.float64]
 Correct = NDArray[np.bool_]
+Counts = NDArray[np.int32]
 Interval = tuple[float, float]
 
 RESAMPLES = 500
 """Bootstrap resamples of up to 20,000 products; fewer of more, so that the time stays bounded."""
+DRAWN_AT_ONCE = 1 << 21
+"""Numbers that a table of resamples holds: as many resamples of the products as fit into it."""
 
 
 def macro_f1(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
@@ -157,11 +161,71 @@ def recall_interval(
     rng = np.random.default_rng(0)
     curve = _Curve.of(correct, confidence)
     recalls = []
-    for _ in range(max(50, min(RESAMPLES, RESAMPLES * 20_000 // size))):
+    for _ in range(_num_resamples(size)):
         drawn = np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
         recalls.append(curve.best(drawn, precision)[0] / size)
     low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """The answers to one task, (m,) each: the row of the product among all, whether the label is
+    right, and the confidence 0..1. Products without a label of the task have none."""
+
+    rows: Labels
+    correct: Correct
+    confidence: Confidences
+
+
+def resampled(tasks: Sequence[Rated], num_products: int, precision: float) -> Confidences:
+    """(resamples, tasks, 2): accuracy and recall at `precision` in bootstrap resamples of products.
+
+    Products are drawn with a fixed seed, with their answers to all tasks: the results of two models
+    on the same products belong together, draw by draw, and so do those of two tasks, which makes
+    the bootstrap of a difference or of a mean over tasks a paired one (Efron 1979). The threshold
+    is chosen anew in each resample. NaN where a resample has no product with a label of the task.
+    """
+    curves = [_Curve.of(task.correct, task.confidence) for task in tasks]
+    orders = [task.rows[np.argsort(-task.confidence, kind="stable")] for task in tasks]
+    parts = []
+    for drawn in _draws(num_products):
+        part = np.full((drawn.shape[1], len(tasks), 2), np.nan)
+        for place, (curve, order) in enumerate(zip(curves, orders, strict=True)):
+            if len(order):
+                weights = drawn[order]
+                counted = weights.sum(0)
+                with np.errstate(invalid="ignore"):
+                    part[:, place, 0] = weights[curve.correct].sum(0) / counted
+                    part[:, place, 1] = curve.most_right(weights, precision) / counted
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def difference_interval(first: Confidences, other: Confidences, level: float = 0.95) -> Interval:
+    """The percentile interval of `other` - `first` (resamples,), paired; NaN counts nothing."""
+    difference = other - first
+    difference = difference[~np.isnan(difference)]
+    if not len(difference):
+        return float("nan"), float("nan")
+    low, high = np.quantile(difference, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _num_resamples(size: int) -> int:
+    return max(50, min(RESAMPLES, RESAMPLES * 20_000 // size))
+
+
+def _draws(size: int) -> Iterator[Counts]:
+    """How often each of `size` products is drawn, (size, some resamples) at a time."""
+    rng = np.random.default_rng(0)
+    count, at_once = _num_resamples(size), max(1, DRAWN_AT_ONCE // size)
+    for start in range(0, count, at_once):
+        number = min(at_once, count - start)
+        places = rng.integers(0, size, (number, size)) + size * np.arange(number)[:, None]
+        drawn = np.bincount(places.ravel(), minlength=number * size).reshape(number, size)
+        # Products in rows: a ranking then takes whole rows, and sums run over many at a time.
+        yield np.ascontiguousarray(drawn.T, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -187,3 +251,12 @@ class _Curve:
             return 0.0, 0.0
         best = int(np.argmax(np.where(allowed, right, -1.0)))
         return float(right[best]), float(published[best])
+
+    def most_right(self, weights: Counts, precision: float) -> Counts:
+        """(resamples,) right products at the threshold of `best`, in each of the columns of
+        `weights` (m, resamples)."""
+        right = np.cumsum(weights * self.correct[:, None], axis=0, dtype=np.int32)
+        published = np.cumsum(weights, axis=0, dtype=np.int32)
+        right, published = right[self.ends_tie], published[self.ends_tie]
+        most: Counts = np.where(right >= (precision - 1e-9) * published, right, 0).max(0)
+        return most

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from tagger.products import ProductSource
 from tagger.scores import Judged, Score
 from tagger.tree import split_path
 from tagger.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 MATRIX_LABELS = 10
@@ -114,6 +118,35 @@ def write_page(
     Raises:
         DiskFullError, OutputError: `path` cannot be written.
     """
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    text = (
+        templates()
+        .get_template("report.html")
+        .render(
+            catalog=source.path.name,
+            model=bundle.path.name,
+            model_sha256=bundle.sha256,
+            calibrated=bundle.calibration is not None,
+            version=__version__,
+            figures=done.figures,
+            target=f"{100 * done.figures.precision:g}%",
+            view_names={view: VIEW_NAMES[view] for view in done.judged},
+            kinds={kind: kind if kind == "most doubtful" else f"{kind}s" for kind in KINDS},
+            per_kind=PER_KIND,
+            weak_share=WEAK_SHARE,
+            tasks=[_task_part(name, bundle, source, done, issues[name]) for name in issues],
+            style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=base64.b64encode(digest).decode("ascii"),
+        )
+    )
+    # A title that is not UTF-8 holds lone surrogates, which no file can.
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def templates() -> Environment:
+    """The templates of all pages: they escape whatever they are given."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -124,27 +157,7 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
-    text = environment.get_template("report.html").render(
-        catalog=source.path.name,
-        model=bundle.path.name,
-        model_sha256=bundle.sha256,
-        calibrated=bundle.calibration is not None,
-        version=__version__,
-        figures=done.figures,
-        target=f"{100 * done.figures.precision:g}%",
-        view_names={view: VIEW_NAMES[view] for view in done.judged},
-        kinds={kind: kind if kind == "most doubtful" else f"{kind}s" for kind in KINDS},
-        per_kind=PER_KIND,
-        weak_share=WEAK_SHARE,
-        tasks=[_task_part(name, bundle, source, done, issues[name]) for name in issues],
-        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(digest).decode("ascii"),
-    )
-    # A title that is not UTF-8 holds lone surrogates, which no file can.
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    return environment
 
 
 def _task_part(

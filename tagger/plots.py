@@ -1,9 +1,10 @@
-"""Plots of the report page: SVG whose colors follow the page, light or dark."""
+"""Plots of the pages: SVG whose colors follow the page, light or dark."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,10 +81,47 @@ def reliability_diagram(judged: Judged) -> str:
     return _svg(figure)
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+@dataclass(frozen=True)
+class Mark:
+    """A rate 0..1 in a picture, with its interval if it has one; faint if it may be noise."""
+
+    rate: float
+    interval: tuple[float, float] | None = None
+    faint: bool = False
+
+
+def rates_by_view(models: Sequence[Mapping[View, Mark]], name: str) -> str:
+    """A group of marks per view, the models in it numbered from 1; `name` is that of the rate."""
+    return _svg(rates_figure(models, name))
+
+
+def rates_figure(models: Sequence[Mapping[View, Mark]], name: str) -> Figure:
+    """What `rates_by_view` draws: a dot for each mark, an empty one where it is faint, its number
+    above, a line for its interval."""
+    figure, axes = _figure(height=3.2, width=7.5)
+    # Numbers instead of names: no color, and no font that may lack a letter, tells models apart.
+    for number, marks in enumerate(models):
+        shift = 0.7 * ((number + 0.5) / len(models) - 0.5)
+        for place, view in enumerate(VIEW_NAMES):
+            if view not in marks:
+                continue
+            mark, color = marks[view], SERIES[view]
+            if mark.interval is not None:
+                axes.plot([place + shift] * 2, mark.interval, color=color, linewidth=1.4)
+            face = "none" if mark.faint else color
+            axes.plot(place + shift, mark.rate, "o", color=color, markerfacecolor=face)
+            top = max((mark.rate, *(mark.interval or ())))
+            axes.text(place + shift, top + 0.03, str(number + 1), color=INK, size=8, ha="center")
+    axes.set_xticks(range(len(VIEW_NAMES)), VIEW_NAMES.values())
+    axes.set(xlim=(-0.5, len(VIEW_NAMES) - 0.5), ylim=(-0.02, 1.12), ylabel=name)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def _figure(height: float, width: float = 4.6) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
     axes.patch.set_alpha(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tagger.errors import ModelError, closest, listing
@@ -35,6 +36,27 @@ def resolve(name: str | Path) -> Path:
         f"{what}; on the shelf: {listing(names)}.{closest(str(name), names)}",
         "--model takes a path, or one of the names on the shelf",
     )
+
+
+def short_names(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """What to call each of several models: its directory, with as much of the path as tells it
+    apart from the others and from the names `taken`.
+
+    >>> short_names([Path("/runs/a/best"), Path("/runs/b/best"), Path("/models/fashion")])
+    ['a/best', 'b/best', 'fashion']
+    """
+    parts = [path.resolve().parts for path in paths]
+    lengths = [1] * len(parts)
+    while True:
+        names = ["/".join(own[-n:]) for own, n in zip(parts, lengths, strict=True)]
+        count = Counter([*names, *taken])
+        longer = [
+            n + (count[name] > 1 and n < len(own))
+            for name, own, n in zip(names, parts, lengths, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
 
 
 def refuse_links(path: Path, names: Iterable[str]) -> None:
