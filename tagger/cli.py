@@ -382,6 +382,13 @@ def evaluate(
             "its titles."
         ),
     ] = None,
+    robustness: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also show the models worse titles and worse pictures, and draw how they hold "
+            "into this PNG file."
+        ),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(
@@ -461,8 +468,8 @@ def evaluate(
         raise UsageError(
             "--tfidf is what a model is compared with", f"name one: --model {DEFAULT_MODEL}"
         )
-    if compared := len(chosen) > 1 or tfidf is not None:
-        which = "several models" if tfidf is None else "--tfidf"
+    if compared := len(chosen) > 1 or tfidf is not None or robustness is not None:
+        which = "several models" if len(chosen) > 1 else "--tfidf" if tfidf else "--robustness"
         for option, asked in (
             ("--drift", drift),
             ("--calibrate", calibrate),
@@ -481,7 +488,7 @@ def evaluate(
     source = ProductSource(catalog, columns, image_root, limit, taxonomy)
     if compared:
         train = None if tfidf is None else ProductSource(tfidf, columns, taxonomy=taxonomy)
-        _compare(models, source, names, precision, train, json, report)
+        _compare(models, source, names, precision, train, json, report, robustness)
         return
     (bundle,) = models.values()
     if drift:
@@ -532,20 +539,30 @@ def _compare(
     tfidf: ProductSource | None,
     json: Path | None,
     report: Path | None,
+    robustness: Path | None,
 ) -> None:
     from tagger.compare import compare_models, write_comparison
     from tagger.console import Bar, say, show_models
 
-    _check_outputs(source.path, [path for path in (json, report) if path is not None])
+    _check_outputs(source.path, [path for path in (json, report, robustness) if path is not None])
     with Bar("products") as bar:
-        comparison, statuses = compare_models(models, source, tasks, precision, tfidf, bar.move)
+        comparison, statuses = compare_models(
+            models, source, tasks, precision, tfidf, robustness is not None, bar.move
+        )
     show_models(comparison, statuses)
     if json is not None:
         write_comparison(comparison, json)
+    if robustness is not None:
+        from tagger.robustness_plot import draw_robustness
+
+        held = {one.name: one.robustness for one in comparison.models if one.robustness is not None}
+        draw_robustness(held, robustness)
+        say(f"{robustness} shows how they hold")
     if report is not None:
         from tagger.comparison_page import write_comparison_page
 
-        write_comparison_page(report, comparison, source.path.name)
+        curves = None if robustness is None else robustness.read_bytes()
+        write_comparison_page(report, comparison, source.path.name, curves)
         say(f"{report} shows it: open it in a browser")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from tagger.metrics import Rated, difference_interval, recall_at_precision, resa
 from tagger.modalities import VIEWS, View
 from tagger.output import write_json
 from tagger.products import Products, ProductSource, titles_of
+from tagger.robustness import Robustness, Subject, model_subject, trial
 from tagger.runtime import Model
 from tagger.scores import Judged, Score, score
 from tagger.scrub import giveaways
-from tagger.tfidf import TitleModel, fit_titles, judge_titles
+from tagger.tfidf import TitleModel, TitleSubject, fit_titles, judge_titles
 from tagger.trained_on import keys_of
 from tagger.version import __version__
 
@@ -74,7 +76,8 @@ class ModelFigures(Frozen, frozen=True):
     first model, empty for that itself and without tasks that have no label.
 
     It learned from `trained_on` of the products. `parameters` and `flops_per_product` are null of
-    an export, `sha256` and `flops_per_product` of TF-IDF, whose path is that of its catalog.
+    an export, `sha256` and `flops_per_product` of TF-IDF, whose path is that of its catalog;
+    `robustness` is null where it was not asked for.
     """
 
     name: str
@@ -88,6 +91,7 @@ class ModelFigures(Frozen, frozen=True):
     means: dict[str, Means]
     scores: dict[str, dict[str, Score]]
     differences: dict[str, dict[str, Differences]]
+    robustness: Robustness | None = None
 
 
 class ModelComparison(Frozen, frozen=True):
@@ -115,6 +119,7 @@ class _Entry:
     trained_on: NDArray[np.bool_]
     scores: Mapping[str, Mapping[str, Score]]
     judged: Mapping[View, Mapping[str, Judged]]
+    subject: AbstractContextManager[Subject]
 
 
 def compare_models(
@@ -123,13 +128,15 @@ def compare_models(
     tasks: Sequence[str],
     precision: float = PRECISION,
     tfidf: ProductSource | None = None,
+    robustness: bool = False,
     progress: Progress = lambda done, total, what: None,
 ) -> tuple[ModelComparison, Counter[ImageStatus]]:
     """The figures of the `models` by name, and how many pictures had which status.
 
     The first model is the baseline. All see the same titles: in the scrubbed view they lack the
     words of all labels that any of the models knows for the task. With `tfidf`, a catalog with
-    titles and labels, TF-IDF with logistic regression is fitted on it and comes last.
+    titles and labels, TF-IDF with logistic regression is fitted on it and comes last. With
+    `robustness` each is also shown the catalog with worse titles and worse pictures.
 
     Raises:
         ModelError: a task that one of the models does not know.
@@ -154,12 +161,15 @@ def compare_models(
         entries.append(_title_entry(tfidf, *titles, source, products, words, precision))
     runs = [entry.run for entry in entries]
     rates = products_per_second(runs, len(products), _of(progress, "speed"))
+    held: list[Robustness | None] = [None] * len(entries)
+    if robustness:
+        held = _robustness(entries, source, tasks, precision, words, progress)
     comparison = ModelComparison(
         tagger_version=__version__,
         num_products=len(products),
         trained_on=int(np.any([entry.trained_on for entry in entries], axis=0).sum()),
         precision=precision,
-        models=_figures(entries, rates, len(products), precision),
+        models=_figures(entries, rates, held, len(products), precision),
     )
     return comparison, statuses
 
@@ -207,6 +217,7 @@ def _model_entry(
         trained_on=done.trained_on,
         scores=done.figures.scores,
         judged=done.judged,
+        subject=model_subject(bundle, tasks),
     )
 
 
@@ -242,11 +253,34 @@ def _title_entry(
         trained_on=np.isin(keys_of(products), keys_of(learned)),
         scores=scores,
         judged=judged,
+        subject=nullcontext(TitleSubject(models)),
     )
 
 
+def _robustness(
+    entries: Sequence[_Entry],
+    source: ProductSource,
+    tasks: Sequence[str],
+    precision: float,
+    words: Mapping[str, frozenset[str]],
+    progress: Progress,
+) -> list[Robustness | None]:
+    """Of each entry, all shown the same."""
+    held: list[Robustness | None] = []
+    with trial(source, tasks) as tried:
+        for entry in entries:
+            with entry.subject as subject:
+                say = _of(progress, f"{entry.name}, made worse")
+                held.append(tried.run(subject, precision, words, say))
+    return held
+
+
 def _figures(
-    entries: Sequence[_Entry], rates: Sequence[float], num_products: int, precision: float
+    entries: Sequence[_Entry],
+    rates: Sequence[float],
+    held: Sequence[Robustness | None],
+    num_products: int,
+    precision: float,
 ) -> tuple[ModelFigures, ...]:
     differences = differences_to_first([entry.judged for entry in entries], num_products, precision)
     return tuple(
@@ -262,8 +296,9 @@ def _figures(
             means={view: _means(by_task.values()) for view, by_task in entry.scores.items()},
             scores={view: dict(by_task) for view, by_task in entry.scores.items()},
             differences=own,
+            robustness=robustness,
         )
-        for entry, rate, own in zip(entries, rates, differences, strict=True)
+        for entry, rate, own, robustness in zip(entries, rates, differences, held, strict=True)
     )
 
 

@@ -13,6 +13,7 @@ from tagger.decision import Decision, decide
 from tagger.errors import TrainingError
 from tagger.modalities import TEXT, VIEWS, View
 from tagger.products import Products, ProductSource
+from tagger.robustness import Said, Shown
 from tagger.runtime import Logits
 from tagger.scores import Judged, Predictions, judge
 from tagger.scrub import scrub
@@ -49,6 +50,29 @@ class TitleModel:
             scores = self.classifier.predict_log_proba(self.vectorizer.transform(seen))
             logits[np.ix_(given, self.leaves)] = scores
         return decide(self.task, logits, 1.0), given
+
+
+@dataclass(frozen=True)
+class TitleSubject:
+    """The models of all tasks, to be shown worse titles; see `tagger.robustness.Subject`."""
+
+    models: Sequence[TitleModel]
+    preprocess: None = None
+
+    @property
+    def tasks(self) -> list[Task]:
+        """One of each model."""
+        return [model.task for model in self.models]
+
+    def ask(self, products: Sequence[Shown], tasks: Sequence[str]) -> dict[str, Said]:
+        """From the titles alone; every task applies to everything."""
+        titles = [product.title for product in products]
+        said = {}
+        for model in self.models:
+            if model.task.name in tasks:
+                decision, given = model.decide(titles)
+                said[model.task.name] = Said(decision, given, np.ones(len(titles), np.bool_))
+        return said
 
 
 def fit_titles(source: ProductSource, tasks: Sequence[Task]) -> tuple[list[TitleModel], Products]:
