@@ -34,6 +34,8 @@ from tagger.robustness import (
     model_subject,
     trial,
 )
+from tagger.robustness_plot import TITLES as PANEL_TITLES
+from tagger.robustness_plot import draw_robustness, robustness_figure
 from tagger.runtime import Model
 from tagger.systems import build_network
 from tagger.tasks import Task
@@ -302,6 +304,24 @@ def test_progress_rises_to_the_total(treed: Bundle, source: ProductSource) -> No
 
 def test_the_figures_survive_json(curves: Robustness) -> None:
     assert msgspec.json.decode(msgspec.json.encode(curves), type=Robustness) == curves
+
+
+def test_the_picture_has_a_panel_per_condition_and_tells_14_models_apart(
+    curves: Robustness, tmp_path: Path
+) -> None:
+    results = {f"model {number}": curves for number in range(14)}
+    panels = [panel for panel in robustness_figure(results).axes if panel.lines]
+    assert len(panels) == len(CONDITIONS)
+    for panel, (kind, points) in zip(panels, curves.conditions.items(), strict=True):
+        assert panel.get_title("left") == PANEL_TITLES[kind][0]
+        for line in panel.lines:
+            assert list(line.get_xdata()) == [100 * point.strength for point in points]
+            assert list(line.get_ydata()) == [point.mean_recall for point in points]
+        styles = [(x.get_color(), x.get_linestyle(), x.get_marker()) for x in panel.lines]
+        assert len({(color, dashes) for color, dashes, _ in styles}) == 14
+        assert len({marker for _, _, marker in styles}) == 14
+    draw_robustness(results, tmp_path / "robustness.png")
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_unknown_tasks_and_missing_labels_are_said(
