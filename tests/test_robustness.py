@@ -226,6 +226,8 @@ class Parrot:
     seen: list[Shown] = field(default_factory=list)
     tasks: tuple[Task, ...] = (TASKS[0],)
     preprocess: Preprocess | None = None
+    shy: bool = False
+    """Whether it says that color is nothing for products whose title names none."""
 
     def ask(self, products: Sequence[Shown], tasks: Sequence[str]) -> Mapping[str, Said]:
         self.seen += products
@@ -233,7 +235,8 @@ class Parrot:
         named = [[float(label.lower() in w) for label in self.tasks[0].labels] for w in words]
         there = np.array([len(w) > 0 for w in words])
         logits = np.array(named, np.float32)
-        return {"color": Said(decide(self.tasks[0], logits, 1.0), there, np.ones_like(there))}
+        applies = logits.any(1) if self.shy else np.ones_like(there)
+        return {"color": Said(decide(self.tasks[0], logits, 1.0), there, applies)}
 
 
 def test_anything_that_decides_by_titles_can_be_tested_and_sees_no_picture(
@@ -280,6 +283,13 @@ def test_a_subject_is_shown_the_altered_pictures_under_keys_of_their_own(
     if kind == "pictures_blurred":
         for one, other in zip(there, altered, strict=False):
             assert np.array_equal(blur(np.asarray(one.pixels), 0.02), np.asarray(other.pixels))
+
+
+def test_what_applies_is_told_from_titles_that_are_not_scrubbed(source: ProductSource) -> None:
+    with trial(source, ["color"]) as tried:
+        shy = tried.run(Parrot(shy=True), PRECISION).conditions
+    assert shy["titles_absent"][-1].accuracy["color"] == 0
+    assert (shy["titles_scrubbed"][-1].accuracy["color"] or 0) > 0
 
 
 def test_words_to_scrub_can_be_those_of_another_model(source: ProductSource) -> None:
