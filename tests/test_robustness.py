@@ -34,6 +34,8 @@ from tagger.robustness import (
     model_subject,
     trial,
 )
+from tagger.robustness_plot import TITLES as PANEL_TITLES
+from tagger.robustness_plot import draw_robustness, robustness_figure
 from tagger.runtime import Model
 from tagger.systems import build_network
 from tagger.tasks import Task
@@ -224,6 +226,8 @@ class Parrot:
     seen: list[Shown] = field(default_factory=list)
     tasks: tuple[Task, ...] = (TASKS[0],)
     preprocess: Preprocess | None = None
+    shy: bool = False
+    """Whether it says that color is nothing for products whose title names none."""
 
     def ask(self, products: Sequence[Shown], tasks: Sequence[str]) -> Mapping[str, Said]:
         self.seen += products
@@ -231,7 +235,8 @@ class Parrot:
         named = [[float(label.lower() in w) for label in self.tasks[0].labels] for w in words]
         there = np.array([len(w) > 0 for w in words])
         logits = np.array(named, np.float32)
-        return {"color": Said(decide(self.tasks[0], logits, 1.0), there, np.ones_like(there))}
+        applies = logits.any(1) if self.shy else np.ones_like(there)
+        return {"color": Said(decide(self.tasks[0], logits, 1.0), there, applies)}
 
 
 def test_anything_that_decides_by_titles_can_be_tested_and_sees_no_picture(
@@ -280,6 +285,13 @@ def test_a_subject_is_shown_the_altered_pictures_under_keys_of_their_own(
             assert np.array_equal(blur(np.asarray(one.pixels), 0.02), np.asarray(other.pixels))
 
 
+def test_what_applies_is_told_from_titles_that_are_not_scrubbed(source: ProductSource) -> None:
+    with trial(source, ["color"]) as tried:
+        shy = tried.run(Parrot(shy=True), PRECISION).conditions
+    assert shy["titles_absent"][-1].accuracy["color"] == 0
+    assert (shy["titles_scrubbed"][-1].accuracy["color"] or 0) > 0
+
+
 def test_words_to_scrub_can_be_those_of_another_model(source: ProductSource) -> None:
     scrubbing = [c for c in CONDITIONS if c.kind == "titles_scrubbed"]
     for words, kept in (({"color": frozenset({"shoe"})}, True), (None, False)):
@@ -302,6 +314,24 @@ def test_progress_rises_to_the_total(treed: Bundle, source: ProductSource) -> No
 
 def test_the_figures_survive_json(curves: Robustness) -> None:
     assert msgspec.json.decode(msgspec.json.encode(curves), type=Robustness) == curves
+
+
+def test_the_picture_has_a_panel_per_condition_and_tells_14_models_apart(
+    curves: Robustness, tmp_path: Path
+) -> None:
+    results = {f"model {number}": curves for number in range(14)}
+    panels = [panel for panel in robustness_figure(results).axes if panel.lines]
+    assert len(panels) == len(CONDITIONS)
+    for panel, (kind, points) in zip(panels, curves.conditions.items(), strict=True):
+        assert panel.get_title("left") == PANEL_TITLES[kind][0]
+        for line in panel.lines:
+            assert list(line.get_xdata()) == [100 * point.strength for point in points]
+            assert list(line.get_ydata()) == [point.mean_recall for point in points]
+        styles = [(x.get_color(), x.get_linestyle(), x.get_marker()) for x in panel.lines]
+        assert len({(color, dashes) for color, dashes, _ in styles}) == 14
+        assert len({marker for _, _, marker in styles}) == 14
+    draw_robustness(results, tmp_path / "robustness.png")
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_unknown_tasks_and_missing_labels_are_said(
