@@ -32,6 +32,7 @@ from tagger.config import Config, System, read_config, write_config
 ROWS: Mapping[str, tuple[System, Mapping[str, object]]] = {
     "clip-fine-tuned": ("clip-fine-tuned", {}),
     "cma-clip": ("cma-clip", {}),
+    "cma-clip-task-queries": ("cma-clip", {"task_queries": True, "layers": 1}),
     "mmbt": ("mmbt", {}),
     "perceiver-io": ("perceiver-io", {"latents": 16}),
     "embracenet": ("embracenet", {}),
@@ -131,7 +132,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-root", type=Path)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
     parser.add_argument(
-        "--main", nargs="+", choices=[*ROWS], default=["clip-fine-tuned", "cma-clip"]
+        "--main",
+        nargs="+",
+        choices=[*ROWS],
+        default=["clip-fine-tuned", "cma-clip", "cma-clip-task-queries", "coca"],
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--noise", type=int, nargs="*", default=[10, 40], help="percent")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tagger.bundle import Bundle
 from tagger.images import Pixels
+from tagger.modalities import IMAGE, TEXT
 from tagger.model import CMAClip
 from tagger.preprocess import collate
 from tagger.titles import title_status
@@ -63,15 +64,21 @@ def explain(
         image = model.encode_image(batch.pixels, batch.image_present)
         text = model.encode_text(batch.ids, batch.text_mask)
     image.tokens.requires_grad_()
-    with torch.enable_grad(), _attention_of(model) as layers:
+    with torch.enable_grad(), _attention_of(model) as (layers, readings):
         logits = model.fuse(image, text, whole=True).logits[task]
         chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
-        gradients = torch.autograd.grad(chosen.sum(), layers)
+        gradients = torch.autograd.grad(chosen.sum(), [*layers, *readings])
     start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one
-    relevance = _relevance(layers, gradients)[:, [0, start]].sum(1).cpu().numpy()
+    known = _relevance(layers, gradients)
+    relevance = known[:, [0, start]].sum(1)
+    if readings:
+        read = [_positive(*pair) for pair in zip(readings, gradients[len(layers) :], strict=True)]
+        into = torch.cat([read[TEXT], read[IMAGE]], 2).sum(1, keepdim=True)  # of words, of places
+        relevance = relevance + (into + into @ known)[:, 0]
+    spoke = relevance.cpu().numpy()
     attention = layers[-1].detach().mean(1).cpu().numpy()
     return [
-        _explanation(bundle, title, relevance[row], attention[row], start)
+        _explanation(bundle, title, spoke[row], attention[row], start)
         for row, title in enumerate(titles)
     ]
 
@@ -138,9 +145,15 @@ def _relevance(layers: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     size = layers[0].shape[-1]
     unit = torch.eye(size, device=layers[0].device)
     total = unit.expand(len(layers[0]), size, size)
-    for attention, gradient in zip(layers, gradients, strict=True):
-        total = total + (attention.detach() * gradient).clamp(min=0).mean(1) @ total
+    for attention, gradient in zip(layers, gradients, strict=False):
+        total = total + _positive(attention, gradient) @ total
     return total - unit
+
+
+def _positive(attention: Tensor, gradient: Tensor) -> Tensor:
+    """Equation 5: what of the attention (batch, heads, q, n) spoke for the answer, mean over the
+    heads (batch, q, n)."""
+    return (attention.detach() * gradient).clamp(min=0).mean(1)
 
 
 def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
@@ -153,16 +166,22 @@ def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
 
 
 @contextmanager
-def _attention_of(model: CMAClip) -> Iterator[list[Tensor]]:
-    """Fills with the weights (batch, heads, length, length) of each layer of the fusion."""
+def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Fills with the weights (batch, heads, length, length) of each layer of the fusion, and with
+    those of the tasks' queries to places and to words (batch, heads, tasks, n), if there are any.
+    """
     layers: list[Tensor] = []
+    readings: list[Tensor] = []
     handles = [
         module.softmax.register_forward_hook(lambda *call: layers.append(call[2]))
         for module in model.sequence_attention.modules()
         if isinstance(module, Attention)
     ]
+    if model.reading is not None:
+        hook = model.reading.read.softmax.register_forward_hook
+        handles.append(hook(lambda *call: readings.append(call[2])))
     try:
-        yield layers
+        yield layers, readings
     finally:
         for handle in handles:
             handle.remove()

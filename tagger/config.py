@@ -113,7 +113,8 @@ class Fusion(Frozen, frozen=True):
     `width` is that of the joined tokens and of the vector that each head gets; `layers`, `heads`
     and `mlp_ratio` are those of the system's transformer, where it has one. `dropout` acts on whole
     image tokens and in the heads. `shared_attention`, of cma-clip: one attention vector w per task
-    for both modalities, or one for each (readers of the paper disagree). `latents` are those of
+    for both modalities, or one for each (readers of the paper disagree). `task_queries`, of
+    cma-clip: each task also reads words and places with a query of its own. `latents` are those of
     perceiver-io, `prompts` those of clip-zero-shot: what it asks for a {label} of a {task}.
     """
 
@@ -125,6 +126,7 @@ class Fusion(Frozen, frozen=True):
     head_width: Positive = 512
     dropout: Share = 0.1
     shared_attention: bool = True
+    task_queries: bool = False
     latents: Positive = 64
     prompts: Annotated[tuple[str, ...], Meta(min_length=1)] = PROMPTS
 

@@ -17,6 +17,8 @@ class CrossAttention(nn.Module):
         self.query_norm = nn.LayerNorm(width)
         self.token_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
+        # A module, so that a forward hook sees the weights (batch, heads, q, n).
+        self.softmax = nn.Softmax(-1)
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +27,9 @@ class CrossAttention(nn.Module):
         width = queries.shape[2]
         weight, bias = self.qkv.weight, self.qkv.bias
         known = self.token_norm(tokens)
-        attention = attention_of(self.query_norm(queries), known, weight, bias, self.heads, mask)
+        asking = self.query_norm(queries)
+        scores = scores_of(asking, known, weight, bias, self.heads, mask)
+        attention = self.softmax(scores)
         value = F.linear(known, weight[2 * width :], bias[2 * width :])
         mixed = attention.to(value.dtype) @ _split(value, self.heads)
         read = self.out(mixed.transpose(1, 2).reshape(queries.shape))
@@ -60,12 +64,20 @@ def attention_of(
 
     queries (batch, q, width), tokens (batch, n, width), both normalised; mask (batch, n).
     """
+    return torch.softmax(scores_of(queries, tokens, weight, bias, heads, mask), -1)
+
+
+def scores_of(
+    queries: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor, heads: int, mask: Tensor
+) -> Tensor:
+    """What `attention_of` is the softmax of."""
     width = queries.shape[2]
     query = _split(F.linear(queries, weight[:width], bias[:width]), heads)
     key = _split(F.linear(tokens, weight[width : 2 * width], bias[width : 2 * width]), heads)
     scores = (query * (width // heads) ** -0.5) @ key.transpose(-1, -2)
     scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
-    return torch.softmax(scores.float(), -1)
+    floats: Tensor = scores.float()
+    return floats
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

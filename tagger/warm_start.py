@@ -108,7 +108,7 @@ def inherit(model: Network, parent: Network) -> None:
     for k, task in enumerate(model.config.tasks):
         if task.name in old:
             j = old[task.name]
-            for name in set(model.task_parameters) & set(parent.task_parameters):
+            for name in set(model.task_parameters) & mine.keys() & theirs.keys():
                 row, theirs_row = mine[name][k], theirs[name][j]
                 if row.shape == theirs_row.shape:
                     row.copy_(theirs_row)

@@ -18,7 +18,7 @@ class WithoutModalityAttention(CMAClip):
     """
 
     origin = "CMA-CLIP without modality-wise attention (arXiv 2112.03562)"
-    task_parameters: ClassVar[tuple[str, ...]] = ()
+    task_parameters: ClassVar[tuple[str, ...]] = ("reading.query_embedding",)
 
     def build_weighing(self, fusion: Fusion) -> nn.Module:
         return Mean(len(self.config.tasks))
@@ -32,8 +32,7 @@ class Mean(nn.Module):
         self.num_tasks = num_tasks
 
     def forward(self, globals_: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """globals_ (batch, 2, width), present (batch, 2) -> z (batch, tasks, width), weights."""
+        """As `ModalityAttention`."""
         weights = present.float() / present.sum(1, keepdim=True).clamp(min=1)
-        mean = (weights[..., None] * globals_).sum(1)
-        vectors = mean[:, None].expand(-1, self.num_tasks, -1)
-        return vectors, weights[:, None].expand(-1, self.num_tasks, -1)
+        weights = weights[:, None].expand(-1, self.num_tasks, -1)
+        return (weights[..., None] * globals_).sum(2), weights
