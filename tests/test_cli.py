@@ -34,7 +34,7 @@ from tagger.errors import (
 )
 from tagger.version import __version__
 
-from .conftest import MakeCatalog, mixed_rows, random_titles
+from .conftest import MakeCatalog, mixed_rows, random_titles, save_tiny, tiny_config
 
 
 @dataclass(frozen=True)
@@ -297,6 +297,91 @@ def test_eval_writes_its_figures(run: Run, make_catalog: MakeCatalog, model_dir:
     assert result.code == 0
     assert '"unknown_labels": {\n' in figures.read_text()
     assert "'Mauve'" in result.stderr
+
+
+@pytest.fixture
+def second_dir(tmp_path: Path) -> Path:
+    """A model whose directory has the name of that of `model_dir`."""
+    return save_tiny(tmp_path / "second" / "tiny", tiny_config(), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--drift",), ("--drift", "several models")),
+        (("--calibrate",), ("--calibrate", "several models")),
+        (("--label-issues", "issues.parquet"), ("--label-issues", "several models")),
+        (("--delta", "0.05"), ("--delta",)),
+    ],
+)
+def test_options_for_one_model_are_refused_for_several(
+    run: Run,
+    catalog: Path,
+    model_dir: Path,
+    second_dir: Path,
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    given = ("eval", catalog, "--tasks", "color", "--model", model_dir, "--model", second_dir)
+    check_error(run(*given, *options), 2, *words)
+
+
+def test_a_model_named_twice_is_refused_by_whatever_path(
+    run: Run, catalog: Path, model_dir: Path
+) -> None:
+    again = model_dir / ".." / model_dir.name
+    given = ("eval", catalog, "--tasks", "color", "--model", model_dir, "--model", again)
+    check_error(run(*given), 2, "the same model", str(model_dir))
+
+
+def test_tfidf_is_refused_without_a_model(run: Run, catalog: Path) -> None:
+    check_error(run("eval", catalog, "--tasks", "color", "--tfidf", catalog), 2, "--tfidf")
+    beside = ("--model", "fashion", "--tfidf", catalog, "--drift")
+    check_error(run("eval", catalog, "--tasks", "color", *beside), 2, "--tfidf and --drift")
+
+
+def test_a_comparison_says_in_words_and_in_json_what_sets_models_apart(
+    run: Run,
+    make_catalog: MakeCatalog,
+    model_dir: Path,
+    second_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tagger.console.results.width", 120)
+    titles = random_titles(60)
+    rows = [{"title": t, "color": ("Red", "Blue", "Mauve")[len(t) % 3]} for t in titles]
+    path, figures, page = make_catalog(rows), tmp_path / "c.json", tmp_path / "c.html"
+    models = ("--model", model_dir, "--model", second_dir)
+    outputs = ("--json", figures, "--report", page)
+    result = run("eval", path, "--tasks", "color", *models, "--tfidf", path, *outputs)
+    assert result.code == 0, result.stderr
+    document = json.loads(figures.read_text())
+    first, second, tfidf = document["models"]
+    assert (first["name"], tfidf["name"]) == (f"{model_dir.parent.name}/tiny", "tfidf")
+    assert second["name"] == "second/tiny"
+    assert second["path"] == str(second_dir)
+    assert (tfidf["sha256"], tfidf["flops_per_product"]) == (None, None)
+    assert tfidf["trained_on"] == document["trained_on"] == 60
+    for model in (second, tfidf):
+        found = model["differences"]["both"]["mean"]["accuracy"]
+        low, high = (f"{100 * end:+.1f}".replace("+0.0", "0.0") for end in found["interval"])
+        assert f"{low}..{high}" in result.stdout
+        noise = found["interval"][0] <= 0 <= found["interval"][1]
+        assert not noise or f"{100 * found['difference']:+.1f} (noise)" in result.stdout
+    assert "60 of these 60 products were trained on (tfidf from 60)" in result.stderr
+    assert "'Mauve'" in result.stderr
+    assert "second/tiny" in page.read_text()
+
+
+def test_one_model_and_the_default_are_evaluated_as_ever(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    path = make_catalog([{"title": "red shirt", "color": "Red"}] * 3)
+    alone = run("eval", path, "--tasks", "color", "--model", model_dir)
+    assert "expected calibration error" in alone.stdout
+    assert "difference" not in alone.stdout
+    assert "expected calibration error" in run("eval", path, "--tasks", "color").stdout
 
 
 def test_version_is_printed(run: Run) -> None:

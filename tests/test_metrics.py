@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from tagger.metrics import (
+    Rated,
     accuracy_interval,
     calibration_error,
     coverage_at_precision,
+    difference_interval,
     macro_f1,
     per_label,
     recall_at_precision,
     recall_interval,
+    resampled,
     squared_error,
 )
 from tagger.tasks import UNKNOWN_LABEL
@@ -153,3 +156,58 @@ def test_each_label_has_precision_recall_and_support() -> None:
         "teal": (None, 0.0, 1),
     }
     assert per_label(truth[:0], predicted[:0]) == {}
+
+
+def rated(rng: np.random.Generator, rows: np.ndarray, share: float = 0.85) -> Rated:
+    """A model that knows a little about when it is right."""
+    correct = rng.random(len(rows)) < share
+    confidence = rng.integers(0, 40, len(rows)) / 80 + 0.5 * correct * rng.random(len(rows)).round(
+        1
+    )
+    return Rated(rows, correct, confidence)
+
+
+@pytest.mark.parametrize("precision", [0.5, 0.9, 0.97])
+def test_a_resample_has_the_rates_of_its_products_drawn_one_by_one(precision: float) -> None:
+    rng = np.random.default_rng(3)
+    tasks = [rated(rng, np.arange(70)), rated(rng, np.arange(1, 70, 3))]
+    found = resampled(tasks, 70, precision)
+    # The draws are those of recall_interval: one generator, 70 numbers a resample.
+    drawn = np.random.default_rng(0).integers(0, 70, (len(found), 70))
+    for rates, products in zip(found[:60], drawn, strict=False):
+        for (accuracy, recall), task in zip(rates, tasks, strict=True):
+            places = np.concatenate([np.flatnonzero(task.rows == p) for p in products])
+            correct, confidence = task.correct[places], task.confidence[places]
+            assert accuracy == pytest.approx(correct.mean())
+            assert recall == pytest.approx(recall_at_precision(correct, confidence, precision))
+
+
+def test_resamples_of_a_task_alone_and_beside_others_are_the_same_draws() -> None:
+    rng = np.random.default_rng(4)
+    one, other = rated(rng, np.arange(50)), rated(rng, np.arange(0, 50, 2))
+    both = resampled([one, other], 50, 0.9)
+    assert np.array_equal(both[:, :1], resampled([one], 50, 0.9))
+    assert np.array_equal(both[:, 1:], resampled([other], 50, 0.9))
+
+
+def test_a_resample_without_a_labelled_product_has_no_rate() -> None:
+    lonely = Rated(np.array([7]), np.array([True]), np.array([0.5]))
+    found = resampled([lonely], 40, 0.9)
+    empty = np.isnan(found[:, 0, 0])
+    assert 0.3 < empty.mean() < 0.45  # (1 - 1/40) ** 40
+    assert (found[~empty] == 1).all()
+    assert np.isnan(resampled([Rated(*(a[:0] for a in vars(lonely).values()))], 9, 0.9)).all()
+
+
+def test_large_catalogs_are_resampled_in_bounded_time() -> None:
+    rows = np.arange(60_000)
+    assert len(resampled([rated(np.random.default_rng(0), rows)], 60_000, 0.9)) == 166
+
+
+def test_interval_of_a_difference_is_that_of_the_paired_draws() -> None:
+    first, other = np.arange(0.0, 101.0), np.arange(0.0, 202.0, 2)
+    assert difference_interval(first, other) == pytest.approx((2.5, 97.5))
+    assert difference_interval(first, first) == (0, 0)
+    first[3] = np.nan
+    assert difference_interval(first, first) == (0, 0)
+    assert math.isnan(difference_interval(first[3:4], first[3:4])[0])
