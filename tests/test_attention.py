@@ -150,6 +150,35 @@ def test_an_explanation_does_not_hang_on_the_other_products(
     assert alone.evidence == pytest.approx(explanations[0].evidence, abs=1e-4)
 
 
+@pytest.fixture
+def asking(tmp_path: Path) -> Bundle:
+    """A model whose tasks read words and places with queries of their own."""
+    tiny = tiny_config()
+    fusion = msgspec.structs.replace(tiny.fusion, task_queries=True)
+    config = msgspec.structs.replace(tiny, fusion=fusion)
+    model = CMAClip(config)
+    randomise(model, seed=2)
+    bundle.save(tmp_path, config, model, learn_pieces(random_titles(60), 200, 16), "# x\n")
+    return bundle.load(tmp_path)
+
+
+def test_what_a_task_reads_by_itself_is_relevant_too(asking: Bundle) -> None:
+    given = ([picture(0), None], ["red shirt women", "blue bag"], "color", [0, 1])
+    both, title = explain(asking, *given)
+    assert 0 < sum(both.relevance) < 1
+    assert 0.05 < both.picture_share < 1
+    assert (title.picture_share, title.evidence) == (0, None)
+    # Without the sequence-wise attention the queries are all that looks at words and places.
+    model = asking.model
+    assert isinstance(model, CMAClip)
+    with torch.no_grad():
+        for block in model.sequence_attention:
+            block.attention.out.weight.zero_()  # type: ignore[union-attr, operator]
+    alone = explain(asking, *given)[0]
+    assert sum(alone.relevance) > 0
+    assert alone.evidence is not None
+
+
 def test_another_answer_has_another_explanation(tiny: Bundle) -> None:
     one, other = (
         explain(tiny, [picture(0)], ["red shirt women"], "color", [label])[0].relevance

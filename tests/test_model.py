@@ -21,6 +21,7 @@ CONFIG = Config(
     tasks=(Task("color", ("Black", "Red", "White")), Task("pattern", ("Solid", "Striped"))),
 )
 BATCH = 6
+EITHER = pytest.mark.parametrize("queries", [False, True], ids=["paper", "task-queries"])
 
 
 def make_model(**fusion: object) -> CMAClip:
@@ -46,9 +47,12 @@ def assert_same(one: Output, other: Output) -> None:
         torch.testing.assert_close(logits, other.logits[name])
 
 
+@EITHER
 @pytest.mark.parametrize("shared", [True, False])
-def test_modality_weights_sum_to_one_per_task(shared: bool) -> None:
-    weights = make_model(shared_attention=shared)(*make_inputs()).modality_weights
+def test_modality_weights_sum_to_one_per_task(shared: bool, queries: bool) -> None:
+    weights = make_model(shared_attention=shared, task_queries=queries)(
+        *make_inputs()
+    ).modality_weights
     assert weights.shape == (BATCH, 2, 2)
     torch.testing.assert_close(weights.sum(-1), torch.ones(BATCH, 2))
     assert bool((weights > 0).all())
@@ -59,9 +63,12 @@ def test_attention_vectors_are_per_task_and_shared_by_the_modalities_unless_aske
     assert make_model(shared_attention=False).modality_attention.w.shape == (2, 2, 16)
 
 
+@EITHER
 @torch.no_grad()
-def test_an_absent_picture_weighs_nothing_and_no_pixel_of_it_changes_any_output() -> None:
-    model = make_model()
+def test_an_absent_picture_weighs_nothing_and_no_pixel_of_it_changes_any_output(
+    queries: bool,
+) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     absent = torch.zeros_like(present)
     one = model(pixels, absent, ids, mask)
@@ -71,9 +78,10 @@ def test_an_absent_picture_weighs_nothing_and_no_pixel_of_it_changes_any_output(
     assert bool((one.modality_weights[..., TEXT] == 1).all())
 
 
+@EITHER
 @torch.no_grad()
-def test_an_absent_title_weighs_nothing_and_no_word_of_it_changes_any_output() -> None:
-    model = make_model()
+def test_an_absent_title_weighs_nothing_and_no_word_of_it_changes_any_output(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     absent = torch.zeros_like(mask)
     one = model(pixels, present, ids, absent)
@@ -82,9 +90,10 @@ def test_an_absent_title_weighs_nothing_and_no_word_of_it_changes_any_output() -
     assert bool((one.modality_weights[..., TEXT] == 0).all())
 
 
+@EITHER
 @torch.no_grad()
-def test_a_modality_absent_row_by_row_equals_one_absent_for_the_whole_batch() -> None:
-    model = make_model()
+def test_a_modality_absent_row_by_row_equals_one_absent_for_the_whole_batch(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
     no_image = model.encode_image(pixels, torch.zeros_like(present))
@@ -93,9 +102,12 @@ def test_a_modality_absent_row_by_row_equals_one_absent_for_the_whole_batch() ->
     assert_same(model.fuse(image, None), model.fuse(image, no_text))
 
 
+@EITHER
 @torch.no_grad()
-def test_last_block_for_the_global_tokens_alone_gives_what_the_whole_block_gives() -> None:
-    model = make_model()
+def test_last_block_for_the_global_tokens_alone_gives_what_the_whole_block_gives(
+    queries: bool,
+) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
     for given in ((image, text), (None, text), (image, None)):
@@ -110,9 +122,10 @@ def test_a_product_without_any_modality_weighs_nothing_and_is_finite() -> None:
     assert all(bool(logits.isfinite().all()) for logits in output.logits.values())
 
 
+@EITHER
 @torch.no_grad()
-def test_products_of_a_batch_do_not_see_each_other() -> None:
-    model = make_model()
+def test_products_of_a_batch_do_not_see_each_other(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     present[2] = False
     mask[4] = False
@@ -125,27 +138,30 @@ def test_products_of_a_batch_do_not_see_each_other() -> None:
             torch.testing.assert_close(alone.logits[name], together.logits[name][one])
 
 
+@EITHER
 @torch.no_grad()
-def test_padding_of_titles_changes_nothing() -> None:
-    model = make_model()
+def test_padding_of_titles_changes_nothing(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     more_ids = torch.cat([ids, torch.randint(0, 60, (BATCH, 5))], 1)
     more_mask = torch.cat([mask, torch.zeros(BATCH, 5, dtype=torch.bool)], 1)
     assert_same(model(pixels, present, ids, mask), model(pixels, present, more_ids, more_mask))
 
 
+@EITHER
 @torch.no_grad()
-def test_both_modalities_change_the_answer() -> None:
-    model = make_model()
+def test_both_modalities_change_the_answer(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     base = model(pixels, present, ids, mask).logits["color"]
     assert not torch.allclose(base, model(255 - pixels, present, ids, mask).logits["color"])
     assert not torch.allclose(base, model(pixels, present, (ids + 5) % 60, mask).logits["color"])
 
 
+@EITHER
 @torch.no_grad()
-def test_patches_and_words_see_each_other_before_the_globals_are_weighed() -> None:
-    model = make_model(shared_attention=True)
+def test_patches_and_words_see_each_other_before_the_globals_are_weighed(queries: bool) -> None:
+    model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
     image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
     changed = model.encode_image(255 - pixels, present)
@@ -166,3 +182,30 @@ def test_pixels_of_an_absent_picture_stay_out_of_the_batch_statistics_in_trainin
         model = make_model(dropout=0.0).train()
         outputs.append(model(given, present, ids, mask).logits["color"])
     torch.testing.assert_close(*outputs)
+
+
+@EITHER
+@torch.no_grad()
+def test_training_starts_where_the_towers_global_tokens_are_read(queries: bool) -> None:
+    torch.manual_seed(0)
+    fusion = msgspec.structs.replace(CONFIG.fusion, task_queries=queries)
+    model = CMAClip(msgspec.structs.replace(CONFIG, fusion=fusion)).eval()
+    pixels, present, ids, mask = make_inputs()
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    globals_ = torch.stack([image.tokens[:, 0], text.tokens[:, 0]], 1)
+    both = torch.ones(BATCH, 2, dtype=torch.bool)
+    expected = model.modality_attention(model.norm(globals_)[:, None], both)
+    assert_same(model.fuse(image, text), model.decide(*expected))
+
+
+@torch.no_grad()
+def test_a_task_reads_with_its_own_query_alone() -> None:
+    model = make_model(task_queries=True)
+    before = model(*make_inputs())
+    assert model.reading is not None
+    model.reading.query_embedding[1] += torch.linspace(-2, 2, 16)
+    after = model(*make_inputs())
+    torch.testing.assert_close(before.logits["color"], after.logits["color"])
+    assert not torch.allclose(before.logits["pattern"], after.logits["pattern"])
+    # The query of a task changes what it sees, so also what the modalities weigh for it.
+    assert not torch.allclose(before.modality_weights[:, 1], after.modality_weights[:, 1])
