@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -353,9 +354,12 @@ def test_a_comparison_says_in_words_and_in_json_what_sets_models_apart(
     rows = [{"title": t, "color": ("Red", "Blue", "Mauve")[len(t) % 3]} for t in titles]
     path, figures, page = make_catalog(rows), tmp_path / "c.json", tmp_path / "c.html"
     models = ("--model", model_dir, "--model", second_dir)
-    outputs = ("--json", figures, "--report", page)
+    curves = tmp_path / "c.png"
+    outputs = ("--json", figures, "--report", page, "--robustness", curves)
     result = run("eval", path, "--tasks", "color", *models, "--tfidf", path, *outputs)
     assert result.code == 0, result.stderr
+    assert curves.read_bytes().startswith(b"\x89PNG")
+    assert base64.b64encode(curves.read_bytes()).decode() in page.read_text()
     document = json.loads(figures.read_text())
     first, second, tfidf = document["models"]
     assert (first["name"], tfidf["name"]) == (f"{model_dir.parent.name}/tiny", "tfidf")

@@ -243,8 +243,8 @@ def test_products_that_any_model_learned_from_are_counted(
     source = ProductSource(make_catalog(rows))
     products = source.read(["color"])
     paths = [save_tiny(tmp_path / name, tiny_config(), 3) for name in ("a", "b")]
-    write_trained_on(paths[0], products.take(range(10)), None)
-    write_trained_on(paths[1], products.take(range(5, 20)), None)
+    write_trained_on(paths[0], products.take(range(10)))
+    write_trained_on(paths[1], products.take(range(5, 20)))
     models = {path.name: bundle.load(path) for path in paths}
     found, _ = compare_models(models, source, ["color"])
     assert [model.trained_on for model in found.models] == [10, 15]
@@ -391,3 +391,24 @@ def test_the_plot_lays_the_interval_of_the_difference_on_the_recall_of_the_first
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "none" for dot in dots] == [False, True]
     assert [text.get_text() for text in axes.texts] == ["1", "2"]
+
+
+def test_robustness_starts_at_the_figures_of_the_table_and_titles_alone_never_move_with_pictures(
+    tiny: Bundle, other: Bundle, source: ProductSource
+) -> None:
+    models = {"tiny": tiny, "other": other}
+    comparison, _ = compare_models(models, source, NAMES, 0.5, tfidf=source, robustness=True)
+    assert [model.name for model in comparison.models] == ["tiny", "other", "tfidf"]
+    for model in comparison.models:
+        assert model.robustness is not None
+        for kind, points in model.robustness.conditions.items():
+            assert points[0].mean_accuracy == pytest.approx(model.means["both"].accuracy)
+            assert points[0].mean_recall == pytest.approx(model.means["both"].recall_at_precision)
+            if model.name == "tfidf" and kind.startswith("pictures"):
+                assert len({point.mean_recall for point in points}) == 1
+        scrubbed = model.robustness.conditions["titles_scrubbed"][-1]
+        assert scrubbed.mean_accuracy == pytest.approx(model.means["scrubbed"].accuracy)
+
+
+def test_without_being_asked_nothing_is_made_worse(compared: ModelComparison) -> None:
+    assert {model.robustness for model in compared.models} == {None}
