@@ -18,6 +18,7 @@ from tagger.config import (
     BATCH_SIZE,
     DEFAULT_DEFINITION,
     DEFAULT_MODEL,
+    DEFAULT_ZERO_SHOT,
     DELTA,
     GPU_BATCH_SIZE,
     PRECISION,
@@ -192,7 +193,13 @@ def train(
 def predict(
     catalog: CatalogArgument,
     tasks: AskedTasks,
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained model, or ONNX export: path or shelf name.",
+            show_default=f"{DEFAULT_MODEL}, or {DEFAULT_ZERO_SHOT} if all tasks come with labels",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -326,7 +333,8 @@ def predict(
     from tagger.run import dry_run as estimate
     from tagger.run import run
 
-    bundle = load(model, device, fp32, labels).bundle
+    unlearned = DEFAULT_ZERO_SHOT if len(labels) == len(names) else DEFAULT_MODEL
+    bundle = load(model or unlearned, device, fp32, labels).bundle
     options = JobOptions(
         catalog,
         names,

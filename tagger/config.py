@@ -14,6 +14,8 @@ from tagger.tasks import Task, is_plain
 FORMAT_VERSION = 1
 DEFAULT_MODEL = "fashion"
 """The trained model that `predict` and `eval` take when none is named."""
+DEFAULT_ZERO_SHOT = "fashion-zero-shot"
+"""The one that `predict` takes when none is named and all tasks come with their labels."""
 DEFAULT_DEFINITION = "cma-clip-small"
 """The definition that `train` takes when none is named."""
 BATCH_SIZE, GPU_BATCH_SIZE = 64, 512

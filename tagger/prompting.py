@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from tagger.config import DEFAULT_ZERO_SHOT
 from tagger.errors import ModelError, listing
 from tagger.runtime import Model
 from tagger.tasks import Task
@@ -48,6 +49,6 @@ def _needs_pretraining(model: Model, labels: Labels) -> ModelError:
     return ModelError(
         f"--tasks {next(iter(labels))}=...: {model.path.name} knows no labels but those that it "
         "has learned; that needs contrastively pretrained weights",
-        f"choose among its tasks: {listing([task.name for task in model.config.tasks])}; or a "
-        "model of clip-zero-shot: see 'Labels that nobody has given yet' in the README",
+        f"choose among its tasks: {listing([task.name for task in model.config.tasks])}; or "
+        f"--model {DEFAULT_ZERO_SHOT}, or another model of the system clip-zero-shot",
     )

@@ -9,7 +9,10 @@ import pytest
 
 import tagger
 from tagger.bundle import resolve
-from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL, read_config
+from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL, DEFAULT_ZERO_SHOT, read_config
+from tagger.errors import ModelError
+
+from .test_tree_model import call
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TASKS = ["category", "color", "pattern", "path"]
@@ -94,3 +97,27 @@ def test_it_was_trained_from_the_definition_beside_it() -> None:
         "gender",
         "path",
     ]
+
+
+def test_what_nobody_has_labelled_is_answered_from_the_box(
+    catalog: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colors = sorted(set(catalog["color"]) - {""})
+    given = ("predict", EXAMPLES / "catalog.csv", "--out", tmp_path / "out.parquet", "--tasks")
+    assert call(*given, f"shade={','.join(colors)}") == 0
+    answers = pd.read_parquet(tmp_path / "out.parquet")
+    known = answers[answers["color"].notna() & (answers["color"] != "")]
+    assert (known["shade_label"] == known["color"]).mean() >= 0.8
+    # Where one task has been learned, the model that learned it is not given up in silence.
+    assert call(*given, f"color,shade={','.join(colors)}") == ModelError.exit_code
+    assert f"--model {DEFAULT_ZERO_SHOT}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_one_that_knows_no_labels_was_trained_from_the_definition_beside_it() -> None:
+    trained = read_config(resolve(DEFAULT_ZERO_SHOT) / "config.json")
+    definition = read_config(resolve("clip-zero-shot-small") / "config.json")
+    assert trained.architecture == definition.architecture
+    assert trained.fusion == definition.fusion
+    assert trained.training == definition.training
+    files = resolve(DEFAULT_ZERO_SHOT).iterdir()
+    assert sum(file.stat().st_size for file in files) <= 6e6

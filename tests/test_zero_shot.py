@@ -358,7 +358,7 @@ def test_models_that_learned_labels_refuse_others_and_say_what_can_answer(
         said = " ".join(capsys.readouterr().err.split())
         assert "needs contrastively pretrained weights" in said
         assert "color" in said
-        assert "clip-zero-shot" in said
+        assert "--model fashion-zero-shot" in said
 
 
 def test_asked_labels_replace_a_task_of_that_name_and_make_another_model(clip_dir: Path) -> None:
