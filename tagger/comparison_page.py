@@ -13,12 +13,11 @@ from tagger.plots import Mark, rates_by_view
 
 
 def write_comparison_page(
-    path: Path, comparison: ModelComparison, catalog: str, curves: str | bytes | None = None
+    path: Path, comparison: ModelComparison, catalog: str, curves: bytes | None = None
 ) -> None:
     """Write the page of `comparison`, made on the catalog of that name, to `path`.
 
-    `curves` is a further picture, an <svg> element of our own or a PNG file, and stands below the
-    plot.
+    `curves` is the picture of `draw_robustness`, a PNG file.
 
     Raises:
         DiskFullError, OutputError: `path` cannot be written.
@@ -28,7 +27,7 @@ def write_comparison_page(
     environment.filters["short"] = short_count
     target = f"{100 * comparison.precision:g}%"
     first = comparison.models[0]
-    png = base64.b64encode(curves).decode("ascii") if isinstance(curves, bytes) else None
+    png = None if curves is None else base64.b64encode(curves).decode("ascii")
     text = environment.get_template("comparison.html").render(
         catalog=catalog,
         comparison=comparison,
@@ -38,8 +37,7 @@ def write_comparison_page(
         view_names=VIEW_NAMES,
         tasks=list(first.scores["both"]),
         plot=rates_by_view([marks_of(m, first) for m in comparison.models], f"recall at {target}"),
-        curves_svg=curves if isinstance(curves, str) else None,
-        curves_png=png,
+        curves=png,
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
     )
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))

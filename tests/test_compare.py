@@ -368,12 +368,14 @@ def test_the_page_has_every_rate_and_difference_and_fetches_nothing(
     )
 
 
-def test_the_page_takes_a_further_picture(compared: ModelComparison, tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    write_comparison_page(path, compared, "c", curves="<svg id='robust'></svg>")
-    assert "<svg id='robust'></svg>" in path.read_text()
-    write_comparison_page(path, compared, "c", curves=b"\x89PNG")
-    assert 'src="data:image/png;base64,iVBORw=="' in path.read_text()
+def test_the_page_shows_robustness_where_there_is_some(
+    compared: ModelComparison, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    write_comparison_page(page, compared, "catalog", b"\x89PNG")
+    assert 'src="data:image/png;base64,iVBORw=="' in page.read_text()
+    write_comparison_page(page, compared, "catalog")
+    assert 'id="curves"' not in page.read_text()
 
 
 def test_the_plot_lays_the_interval_of_the_difference_on_the_recall_of_the_first(
