@@ -71,7 +71,7 @@ class CMAClip(Network):
         else:
             x = last(x, mask).float()
             ends = self.reading(x, mask, num_words)
-        globals_ = torch.stack([self.norm(end.float()) for end in ends], 2)
+        globals_ = self.norm(torch.stack(ends, 2).float())
         present = presence(image, text)
         globals_ = globals_.masked_fill(~present[:, None, :, None], 0.0)
         vectors, weights = self.modality_attention(globals_, present)

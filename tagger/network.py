@@ -195,7 +195,9 @@ class Network(nn.Module, ABC):
     @property
     def image_dtype(self) -> torch.dtype:
         """In which the image tower computes."""
-        return next((p.dtype for p in self.image_tower.parameters()), torch.float32)
+        # An export may store matrices in another type than it computes in, but not vectors.
+        vectors = (p.dtype for p in self.image_tower.parameters() if p.ndim == 1)
+        return next(vectors, torch.float32)
 
     @property
     def device(self) -> torch.device:

@@ -257,16 +257,18 @@ def test_long_title_is_cut_with_a_note(tiny: Bundle, make_catalog: MakeCatalog) 
     rows: list[Row] = [{"title": title, "color": "Red", "pattern": "X"} for title in titles]
     for card, title in zip(cards_of(tiny, make_catalog(rows)), titles, strict=True):
         assert 299 <= len(" ".join(card.shown_words)) <= 301
-        assert card.num_hidden == len(title.strip()) - 300
+        assert card.num_hidden == pytest.approx(len(title.strip()) - 300, abs=1)
     page = Page(written(tiny, make_catalog(rows)))
     assert "14,700 more characters" in page.text
     short: list[Row] = [{"title": "red shirt", "color": "Red", "pattern": "X"}]
     assert "more characters" not in Page(written(tiny, make_catalog(short))).text
 
 
-def test_word_that_says_little_looks_weak(tiny: Bundle, catalog: Path) -> None:
-    cards = [card for name in NAMES for card in cards_of(tiny, catalog, name) if card.attended]
-    buttons = list(Page(written(tiny, catalog)).all("button"))
+def test_word_that_says_little_looks_weak(catalog: Path, tmp_path: Path) -> None:
+    # With these weights some titles have a word that says much, and others none.
+    model = bundle.load(save_tiny(tmp_path / "model", tiny_config(), seed=8))
+    cards = [card for name in NAMES for card in cards_of(model, catalog, name) if card.attended]
+    buttons = list(Page(written(model, catalog)).all("button"))
     buttons = [button for button in buttons if button.get("data-map") == "attended"]
     shares = [card.explanation.relevance[card.explanation.word or 0] for card in cards]
     assert min(shares) < WEAK_SHARE < max(shares)
