@@ -30,6 +30,7 @@ from tagger.config import (
     TokenTower,
     read_config,
 )
+from tagger.cost import flops_per_product
 from tagger.definitions import with_system
 from tagger.encoder import text_context
 from tagger.errors import ModelError, UsageError
@@ -39,6 +40,7 @@ from tagger.graph import save_onnx, trace
 from tagger.inference import speed_up
 from tagger.modalities import IMAGE, TEXT
 from tagger.network import Network, Output, Sequence
+from tagger.products import Products
 from tagger.systems import SYSTEMS, build_network
 from tagger.systems.one_stream import grids
 from tagger.tasks import Task
@@ -300,6 +302,14 @@ def make_bundle(system: System, path: Path) -> bundle.Bundle:
 def make_frame(path: Path, count: int = 21) -> pd.DataFrame:
     """Products of every kind: with both, with either, with neither."""
     return pd.DataFrame(mixed_rows(path, count)).drop(columns="price")
+
+
+@pytest.mark.parametrize("system", NAMES)
+def test_the_operations_of_every_system_can_be_counted(system: System, tmp_path: Path) -> None:
+    products = Products([None] * 3, ["red shirt", "blue", "green bag"])
+    counted = flops_per_product(make_bundle(system, tmp_path), products, tmp_path)
+    assert counted is not None
+    assert counted > 1000
 
 
 @pytest.mark.parametrize("system", NAMES)
