@@ -530,11 +530,12 @@ def test_a_graph_that_onnx_runtime_cannot_run_is_not_exportable(tmp_path: Path) 
 
 @pytest.mark.usefixtures("traced")
 def test_the_command_shows_both_sides_on_golden_vectors_and_on_a_catalog(
-    model_dir: Path, tmp_path: Path, make_catalog: MakeCatalog
+    model_dir: Path, tmp_path: Path, make_catalog: MakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tagger.console.results.width", 160)
     catalog = make_catalog(mixed_rows(tmp_path, 70))
     words = ["export", str(model_dir), "--format", "pt2", "--out", str(tmp_path / "out")]
-    done = CliRunner(env={"COLUMNS": "160"}).invoke(app, [*words, "--check", str(catalog)])
+    done = CliRunner().invoke(app, [*words, "--check", str(catalog)])
     assert done.exit_code == 0, done.output
     for text in ("golden vectors, one by one", "100.00", "products a second", "is ready"):
         assert text in done.output
