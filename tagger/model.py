@@ -72,9 +72,7 @@ class CMAClip(Network):
             x = last(x, mask).float()
             ends = self.reading(x, mask, num_words)
         globals_ = self.norm(torch.stack(ends, 2).float())
-        present = presence(image, text)
-        globals_ = globals_.masked_fill(~present[:, None, :, None], 0.0)
-        vectors, weights = self.modality_attention(globals_, present)
+        vectors, weights = self.modality_attention(globals_, presence(image, text))
         return vectors, weights
 
 

@@ -267,6 +267,15 @@ def test_pictures_find_their_own_titles_once_learned() -> None:
     assert nearest.tolist() == list(range(len(nearest)))
 
 
+def test_pictures_look_for_their_titles_as_hard_as_titles_for_their_pictures() -> None:
+    network = make_network([Task("color", LABELS)])
+    inputs = make_inputs()
+    image, text = network.encode_image(*inputs[:2]), network.encode_text(*inputs[2:])
+    cosines = network.logit_scale.exp() * image.tokens[:, 0] @ text.tokens[:, 0].T
+    both = (cosines.log_softmax(0) + cosines.log_softmax(1)).diagonal().mean() / 2
+    torch.testing.assert_close(network.pair_loss(image, text), -both)
+
+
 def test_products_that_lack_one_modality_are_no_pair() -> None:
     network = make_network([Task("color", LABELS)])
     pixels, present, ids, mask = make_inputs()
