@@ -109,6 +109,7 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
     with torch.device("cpu"):
         model = build_network(config)
     model.load_state_dict(_read_weights(path / WEIGHTS))
+    # Nothing trains what is loaded, and without gradients inference keeps no graph in memory.
     model = model.to(device or torch.device("cpu")).eval().requires_grad_(False)
     return Bundle(
         path=path,

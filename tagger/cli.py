@@ -76,7 +76,6 @@ Taxonomy = Annotated[
     ),
 ]
 IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
-Model = Annotated[str, typer.Option(help="Trained model, or ONNX export: path or shelf name.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU if any")
 ]

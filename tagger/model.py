@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 from tagger.config import Fusion
 from tagger.cross_attention import CrossAttention
-from tagger.modalities import IMAGE as IMAGE
-from tagger.modalities import TEXT as TEXT
-from tagger.network import Features as Features
-from tagger.network import Head as Head
 from tagger.network import Network, Output, Sequence, joined, presence
-from tagger.network import Normalise as Normalise
-from tagger.network import PathSum as PathSum
 from tagger.towers import TransformerBlock, chosen
 
 

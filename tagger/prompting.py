@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from tagger.config import DEFAULT_ZERO_SHOT
+from tagger.config import DEFAULT_ZERO_SHOT, Applicability
 from tagger.errors import ModelError, listing
 from tagger.runtime import Model
 from tagger.tasks import Task
@@ -35,7 +35,10 @@ def with_labels(model: Model, labels: Labels) -> Model:
         raise _needs_pretraining(model, labels)
     asked = tuple(Task(name, own) for name, own in labels.items())
     kept = tuple(task for task in model.config.tasks if task.name not in labels)
-    config = msgspec.structs.replace(model.config, tasks=(*kept, *asked), applicability=None)
+    applicability = _still_applicable(model.config.applicability, [task.name for task in kept])
+    config = msgspec.structs.replace(
+        model.config, tasks=(*kept, *asked), applicability=applicability
+    )
     model.model.answer_only(config, model.tokenizer)
     digest = hashlib.sha256(model.sha256.encode() + msgspec.json.encode(asked)).hexdigest()
     calibration = model.calibration
@@ -43,6 +46,14 @@ def with_labels(model: Model, labels: Labels) -> Model:
         still = {name: one for name, one in calibration.tasks.items() if name not in labels}
         calibration = msgspec.structs.replace(calibration, tasks=still)
     return replace(model, config=config, sha256=digest, calibration=calibration)
+
+
+def _still_applicable(rule: Applicability | None, kept: list[str]) -> Applicability | None:
+    """`rule` for those of its tasks that are `kept`: one asked anew may be another attribute."""
+    if rule is None or rule.task not in kept:
+        return None
+    not_for = {task: nodes for task, nodes in rule.not_for.items() if task in kept}
+    return Applicability(task=rule.task, not_for=not_for) if not_for else None
 
 
 def _needs_pretraining(model: Model, labels: Labels) -> ModelError:

@@ -431,20 +431,3 @@ def model_subject(
     known = [bundle.task(name) for name in tasks]
     with bundle.answerer() as answerer:
         yield ModelSubject(answerer, known, size)
-
-
-def measure_robustness(
-    bundle: Model,
-    source: ProductSource,
-    tasks: Sequence[str],
-    precision: float = PRECISION,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Robustness:
-    """The curves of one model; several models share what is read and decoded in one `trial`.
-
-    Raises:
-        ModelError: a task that the model does not know.
-        CatalogError, UsageError: see `trial` and `Trial.run`.
-    """
-    with model_subject(bundle, tasks) as subject, trial(source, tasks) as tried:
-        return tried.run(subject, precision, progress=progress)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -53,6 +55,13 @@ def tiny_config() -> Config:
         preprocess=Preprocess(height=32, width=24, resize="longest"),
         tasks=TASKS,
     )
+
+
+def register_architectures(folder: Path, architectures: Mapping[str, object]) -> None:
+    """Make open_clip know `architectures` by their names; `folder` must stay."""
+    for name, config in architectures.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
 
 
 def random_titles(count: int, seed: int = 0) -> list[str]:

@@ -17,7 +17,7 @@ from tagger.attention import Explanation, explain, grid_of, words_of
 from tagger.bundle import Bundle
 from tagger.images import Pixels
 from tagger.model import CMAClip
-from tagger.model import Sequence as Tokens
+from tagger.network import Sequence as Tokens
 from tagger.preprocess import collate
 from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
 from tagger.towers import Attention

@@ -16,7 +16,8 @@ from torch import Tensor
 from tagger import bundle, shelf
 from tagger.bundle import CONFIG, WEIGHTS, Bundle
 from tagger.errors import ModelError, OutputError
-from tagger.model import CMAClip, Output
+from tagger.model import CMAClip
+from tagger.network import Output
 from tagger.preprocess import collate_titles
 from tagger.tokenizer import learn_pieces
 

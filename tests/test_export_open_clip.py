@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tagger.open_clip_checkpoint import compare_embeddings
 from tagger.products import ProductSource
 from tagger.tokenizer import ClipPieces
 
-from .conftest import randomise, tiny_config
+from .conftest import randomise, register_architectures, tiny_config
 from .test_export import consume, ignore, largest_difference
 from .test_towers import ARCHITECTURES as TINY
 
@@ -47,10 +46,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("architectures")
-    for name, config in ARCHITECTURES.items():
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
+    register_architectures(tmp_path_factory.mktemp("architectures"), ARCHITECTURES)
 
 
 def saved(folder: Path, name: str) -> Bundle:

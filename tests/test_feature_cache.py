@@ -17,7 +17,7 @@ from tagger.encoder import Encoder, image_context, text_context
 from tagger.errors import OutputError
 from tagger.feature_cache import FILE_NAME, FeatureCache, opened
 from tagger.job import Job, JobOptions
-from tagger.model import Features
+from tagger.network import Features
 from tagger.run import Result, run
 
 from .conftest import MakeCatalog, mixed_rows, save_tiny, tiny_config

@@ -8,8 +8,7 @@ import torch
 from tagger.augment import augment_pixels, augment_titles
 from tagger.config import Training
 from tagger.fit import mismatched, multitask_loss
-from tagger.model import Output
-from tagger.network import Sequence
+from tagger.network import Output, Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
 from tagger.tasks import UNLABELED

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from tagger.config import Architecture, Config, ConvTower, Fusion, Preprocess, TokenTower
-from tagger.model import IMAGE, TEXT, CMAClip, Output
+from tagger.modalities import IMAGE, TEXT
+from tagger.model import CMAClip
+from tagger.network import Output
 from tagger.tasks import Task
 
 CONFIG = Config(

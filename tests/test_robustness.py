@@ -30,7 +30,6 @@ from tagger.robustness import (
     Said,
     Shown,
     Trial,
-    measure_robustness,
     model_subject,
     trial,
 )
@@ -190,7 +189,6 @@ def test_a_second_subject_of_a_trial_has_the_figures_of_the_first(
         for _ in range(2):
             subject = stack.enter_context(model_subject(treed, NAMES))
             assert tried.run(subject, PRECISION) == curves
-    assert measure_robustness(treed, source, NAMES, PRECISION) == curves
 
 
 @pytest.mark.parametrize(("system", "still"), [("image-only", True), ("title-only", False)])
@@ -306,7 +304,8 @@ def test_words_to_scrub_can_be_those_of_another_model(source: ProductSource) -> 
 
 def test_progress_rises_to_the_total(treed: Bundle, source: ProductSource) -> None:
     seen: list[tuple[int, int]] = []
-    measure_robustness(treed, source, ["color"], progress=lambda *at: seen.append(at))
+    with trial(source, ["color"]) as tried, model_subject(treed, ["color"]) as subject:
+        tried.run(subject, progress=lambda *at: seen.append(at))
     done, totals = zip(*seen, strict=True)
     assert list(done) == sorted(done)
     assert set(totals) == {done[-1]}

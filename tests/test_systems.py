@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -47,7 +45,7 @@ from tagger.tasks import Task
 from tagger.tokenizer import learn_pieces
 from tagger.towers import TransformerBlock
 
-from .conftest import mixed_rows, random_titles, randomise
+from .conftest import mixed_rows, random_titles, randomise, register_architectures
 
 NAMES: tuple[System, ...] = get_args(System)
 TASKS = (
@@ -84,10 +82,7 @@ COCA = Architecture(open_clip="tiny-systems-coca")
 
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("architectures")
-    for name, config in ARCHITECTURES.items():
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
+    register_architectures(tmp_path_factory.mktemp("architectures"), ARCHITECTURES)
 
 
 def towers_of(system: System) -> list[Architecture]:

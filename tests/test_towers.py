@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ from tagger.config import Architecture, Config, ConvTower, Preprocess, TokenTowe
 from tagger.errors import ModelError, WeightsError
 from tagger.fast_vit import PatchEmbedding, write_out_attention
 from tagger.inference import speed_up
-from tagger.model import CMAClip, Normalise
+from tagger.model import CMAClip
+from tagger.network import Normalise
 from tagger.tokenizer import ClipPieces
 from tagger.towers import ConvImageTower, TokenTextTower, load_pretrained, open_clip_towers
 
-from .conftest import randomise, tiny_config
+from .conftest import randomise, register_architectures, tiny_config
 
 TEXT = {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -88,10 +88,7 @@ ARCHITECTURES["tiny-words"] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("architectures")
-    for name, config in ARCHITECTURES.items():
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
+    register_architectures(tmp_path_factory.mktemp("architectures"), ARCHITECTURES)
 
 
 def original(name: str) -> Any:

@@ -37,7 +37,7 @@ from tagger.config import (
 )
 from tagger.fit import Learner, cross_entropy, label_weights
 from tagger.hashes import file_digest
-from tagger.model import Head, PathSum
+from tagger.network import Head, PathSum
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
 from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task

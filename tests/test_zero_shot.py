@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,16 @@ from torch.nn import functional as F
 import tagger
 from tagger import bundle
 from tagger.bundle import Bundle
-from tagger.config import PROMPTS, Architecture, Config, Fusion, Preprocess, Training, write_config
+from tagger.config import (
+    PROMPTS,
+    Applicability,
+    Architecture,
+    Config,
+    Fusion,
+    Preprocess,
+    Training,
+    write_config,
+)
 from tagger.errors import ModelError, UsageError
 from tagger.products import Products
 from tagger.prompting import with_labels
@@ -30,7 +38,14 @@ from tagger.tokenizer import learn_pieces
 from tagger.train import TrainOptions, train
 from tagger.trained_on import was_trained_on, write_trained_on
 
-from .conftest import MakeCatalog, mixed_rows, random_titles, randomise, tiny_config
+from .conftest import (
+    MakeCatalog,
+    mixed_rows,
+    random_titles,
+    randomise,
+    register_architectures,
+    tiny_config,
+)
 from .test_systems import CLIP, PIECES, SMALL, make_inputs
 from .test_train import Silent
 from .test_tree_model import call
@@ -43,15 +58,10 @@ VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size
 
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("architectures")
     full = {"embed_dim": 8, "vision_cfg": VIT, "text_cfg": WORDS}
     words = {**WORDS, "context_length": 12, "vocab_size": 60}
-    for name, config in {
-        "tiny-zero-shot": full,
-        "tiny-systems-clip": {**full, "text_cfg": words},
-    }.items():
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
+    tiny = {"tiny-zero-shot": full, "tiny-systems-clip": {**full, "text_cfg": words}}
+    register_architectures(tmp_path_factory.mktemp("architectures"), tiny)
 
 
 def make_network(tasks: Sequence[Task], towers: Architecture = SMALL) -> ClipZeroShot:
@@ -385,6 +395,26 @@ def test_asked_labels_replace_a_task_of_that_name_and_make_another_model(clip_di
     }
     assert len(hashes) == 4
     assert with_labels(fresh(), {"color": NECKS}).sha256 in hashes
+
+
+def test_what_does_not_apply_to_a_kind_of_product_holds_for_tasks_that_are_not_asked_anew(
+    clip_dir: Path,
+) -> None:
+    model = bundle.load(clip_dir)
+    kind = Task("kind", ("Bags > Totes", "Shoes > Boots"), " > ")
+    rule = Applicability(task="kind", not_for={"color": ("Bags",), "size": ("Bags",)})
+    tasks = (kind, *model.config.tasks, Task("size", ("S", "M")))
+    ruled = replace(
+        model, config=msgspec.structs.replace(model.config, tasks=tasks, applicability=rule)
+    )
+
+    def after(*asked: str) -> Applicability | None:
+        return with_labels(ruled, dict.fromkeys(asked, NECKS)).config.applicability
+
+    assert after("neckline") == rule
+    assert after("color") == Applicability(task="kind", not_for={"size": ("Bags",)})
+    assert after("color", "size") is None
+    assert after("kind") is None
 
 
 def test_from_python_labels_are_given_when_the_model_is_loaded(clip_dir: Path) -> None:
