@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tagger.corruption import CONDITIONS
-from tagger.robustness import Point, Robustness
+from tagger.robustness import Robustness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,8 +58,12 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
         panel.set_axis_off()
     for panel, kind in zip(panels, kinds, strict=False):
         for number, (name, robustness) in enumerate(results.items()):
-            _draw_line(panel, robustness.conditions[kind], name, number)
-        _dress(panel, kind, first.conditions[kind])
+            points = robustness.conditions[kind]
+            strengths = [100 * point.strength for point in points]
+            recall = [float("nan") if p.mean_recall is None else p.mean_recall for p in points]
+            draw_line(panel, strengths, recall, name, number)
+        _name_axes(panel, kind, strengths)
+        dress(panel)
     for row in grid:
         row[0].set_ylabel(f"recall at {first.precision:.0%} precision", color=INK, fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()
@@ -76,11 +80,12 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
     return figure
 
 
-def _draw_line(axes: Axes, points: tuple[Point, ...], name: str, number: int) -> None:
+def draw_line(
+    axes: Axes, strengths: Sequence[float], recall: Sequence[float], name: str, number: int
+) -> None:
     """A color for each of seven models, and then again with dashes; a marker for each of 14."""
-    recall = [float("nan") if p.mean_recall is None else p.mean_recall for p in points]
     axes.plot(
-        [100 * point.strength for point in points],
+        strengths,
         recall,
         label=name,
         color=COLORS[number % len(COLORS)],
@@ -95,12 +100,16 @@ def _draw_line(axes: Axes, points: tuple[Point, ...], name: str, number: int) ->
     )
 
 
-def _dress(axes: Axes, kind: str, points: tuple[Point, ...]) -> None:
+def _name_axes(axes: Axes, kind: str, strengths: Sequence[float]) -> None:
     title, unit = TITLES[kind]
     axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     axes.set_xlabel(unit, fontsize=8.5, color=INK)
-    axes.set_xticks([100 * point.strength for point in points])
-    axes.set_xlim(0, 100 * points[-1].strength)
+    axes.set_xticks(strengths)
+    axes.set_xlim(0, strengths[-1])
+
+
+def dress(axes: Axes) -> None:
+    """Shares from 0 to 1 on a light grid, without a frame."""
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, place: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
