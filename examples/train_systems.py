@@ -19,7 +19,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -29,26 +29,48 @@ import pandas as pd
 from tagger import shelf
 from tagger.config import Config, System, read_config, write_config
 
-ROWS: Mapping[str, tuple[System, Mapping[str, object]]] = {
-    "clip-fine-tuned": ("clip-fine-tuned", {}),
-    "cma-clip": ("cma-clip", {}),
-    "cma-clip-task-queries": ("cma-clip", {"task_queries": True, "layers": 1}),
-    "mmbt": ("mmbt", {}),
-    "perceiver-io": ("perceiver-io", {"latents": 16}),
-    "embracenet": ("embracenet", {}),
-    "coca": ("coca", {}),
-    "imagebert": ("one-stream", {}),
-    "kaleidobert": ("kaleidobert", {}),
-    "image-only": ("image-only", {}),
-    "title-only": ("title-only", {}),
-    "cma-clip-separate-attention": ("cma-clip", {"shared_attention": False}),
-    "cma-clip-without-modality-attention": ("cma-clip-without-modality-attention", {}),
-}
-"""Name of a row -> its system and what else of `fusion` it changes."""
 
+@dataclass(frozen=True)
+class Row:
+    """A system, and what it changes of the fusion and of the recipe that all share."""
+
+    system: System
+    fusion: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)
+
+
+FUSION: Mapping[str, object] = {"layers": 2, "task_queries": False}
 RECIPE: Mapping[str, object] = {"mismatch": 0.2, "tower_lr": 0.0005}
-"""What all rows change of the recipe: towers that know something learn slower, and pictures and
-titles that do not belong together teach every system to doubt."""
+"""What all rows change of the fusion and of the recipe of `--model`: towers that know something
+learn slower, and pictures and titles that do not belong together teach every system to doubt."""
+
+PLAIN: Mapping[str, object] = {
+    "mismatch": 0.0,
+    "scrub": 0.0,
+    "word_dropout": 0.0,
+    "image_only_weight": 0.0,
+    "title_only_weight": 0.0,
+}
+"""Picture and title as they are, and one loss, for both together: fine-tuning without any of what
+makes a model ready for a bad picture or title."""
+
+ROWS: Mapping[str, Row] = {
+    "clip-fine-tuned": Row("clip-fine-tuned"),
+    "cma-clip": Row("cma-clip"),
+    "cma-clip-task-queries": Row("cma-clip", {"task_queries": True, "layers": 1}),
+    "mmbt": Row("mmbt"),
+    "perceiver-io": Row("perceiver-io", {"latents": 16}),
+    "embracenet": Row("embracenet"),
+    "coca": Row("coca"),
+    "imagebert": Row("one-stream"),
+    "kaleidobert": Row("kaleidobert"),
+    "image-only": Row("image-only"),
+    "title-only": Row("title-only"),
+    "cma-clip-separate-attention": Row("cma-clip", {"shared_attention": False}),
+    "cma-clip-without-modality-attention": Row("cma-clip-without-modality-attention"),
+    "clip-fine-tuned-plain": Row("clip-fine-tuned", training=PLAIN),
+    "cma-clip-plain": Row("cma-clip", training=PLAIN),
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +106,9 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
 def train(run: Run, recipe: Config, arguments: argparse.Namespace) -> None:
     definition = arguments.out / "definitions" / run.row
     definition.mkdir(parents=True, exist_ok=True)
-    system, changes = ROWS[run.row]
-    fusion = msgspec.structs.replace(recipe.fusion, system=system, **changes)
-    training = msgspec.structs.replace(recipe.training, **RECIPE)
+    row = ROWS[run.row]
+    fusion = msgspec.structs.replace(recipe.fusion, system=row.system, **{**FUSION, **row.fusion})
+    training = msgspec.structs.replace(recipe.training, **{**RECIPE, **row.training})
     config = msgspec.structs.replace(recipe, fusion=fusion, training=training)
     write_config(config, definition / shelf.CONFIG)
     catalog = arguments.out / (f"train-noise{run.noise}.parquet" if run.noise else "train.parquet")
