@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tagger.bundle import Bundle
 from tagger.images import Pixels
@@ -18,7 +18,7 @@ from tagger.model import CMAClip
 from tagger.preprocess import collate
 from tagger.titles import title_status
 from tagger.tokenizer import Tokenizer
-from tagger.towers import Attention
+from tagger.towers import Attention, TokenTextTower, TransformerBlock
 from tagger.towers import grid_of as grid_of
 
 Map = NDArray[np.float32]
@@ -49,10 +49,11 @@ def explain(
     """Explain the answers `label_ids` to n products.
 
     The relevance of words and places is that of Chefer et al. 2021 ("Generic attention-model
-    explainability"), equations 5 and 6, through the sequence-wise attention to both global tokens:
-    attention times its gradient from the logit, where positive, summed over the layers. `attended`
-    is the attention of the most relevant word to the places of the picture in the last layer, mean
-    over the heads (figure 2 of the CMA-CLIP paper). Of other systems nothing is explained.
+    explainability"), equations 5 and 6, through the text tower (a small one; what open_clip's did
+    is not seen) and the sequence-wise attention to both global tokens: attention times its gradient
+    from the logit, where positive, summed over the layers. `attended` is the attention of the most
+    relevant word to the places of the picture in the last layer, mean over the heads (figure 2 of
+    the CMA-CLIP paper). Of other systems nothing is explained.
     """
     model = bundle.model
     if not isinstance(model, CMAClip):  # there is no sequence-wise attention to look at
@@ -62,21 +63,26 @@ def explain(
     ).to(bundle.device)
     with torch.no_grad():
         image = model.encode_image(batch.pixels, batch.image_present)
-        text = model.encode_text(batch.ids, batch.text_mask)
     image.tokens.requires_grad_()
-    with torch.enable_grad(), _attention_of(model) as (layers, readings):
+    with torch.enable_grad(), _attention_of(model) as seen:
+        text = model.encode_text(batch.ids, batch.text_mask)
         logits = model.fuse(image, text, whole=True).logits[task]
         chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
-        gradients = torch.autograd.grad(chosen.sum(), [*layers, *readings])
+        seen.differentiate(chosen.sum())
     start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one
-    known = _relevance(layers, gradients)
+    known = _relevance(seen.fusion)
     relevance = known[:, [0, start]].sum(1)
-    if readings:
-        read = [_positive(*pair) for pair in zip(readings, gradients[len(layers) :], strict=True)]
+    if seen.readings:
+        read = [_positive(*pair) for pair in seen.readings]
         into = torch.cat([read[TEXT], read[IMAGE]], 2).sum(1, keepdim=True)  # of words, of places
         relevance = relevance + (into + into @ known)[:, 0]
+    if seen.text_tower:
+        last = (batch.text_mask.sum(1) - 1).clamp(min=0)
+        relevance[:, 1:start] += _into_words(
+            relevance[:, :start], _relevance(seen.text_tower), last
+        )
     spoke = relevance.cpu().numpy()
-    attention = layers[-1].detach().mean(1).cpu().numpy()
+    attention = seen.fusion[-1][0].detach().mean(1).cpu().numpy()
     return [
         _explanation(bundle, title, spoke[row], attention[row], start)
         for row, title in enumerate(titles)
@@ -140,14 +146,28 @@ def _places(span: range) -> slice:
     return slice(span.start + 1, span.stop + 1)
 
 
-def _relevance(layers: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """(batch, length, length): how much each token (column) went into each token (row)."""
-    size = layers[0].shape[-1]
-    unit = torch.eye(size, device=layers[0].device)
-    total = unit.expand(len(layers[0]), size, size)
-    for attention, gradient in zip(layers, gradients, strict=False):
-        total = total + _positive(attention, gradient) @ total
+def _relevance(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(batch, length, length): how much each token (column) went into each token (row), from the
+    attention of each layer and its gradient."""
+    attention = layers[0][0]
+    size = attention.shape[-1]
+    unit = torch.eye(size, device=attention.device)
+    total = unit.expand(len(attention), size, size)
+    for pair in layers:
+        total = total + _positive(*pair) @ total
     return total - unit
+
+
+def _into_words(relevance: Tensor, known: Tensor, last: Tensor) -> Tensor:
+    """What went into the tokens of the titles (batch, n) inside of the text tower.
+
+    relevance (batch, 1 + n) of its output, T_CLS first, which is a copy of the token at `last`
+    (batch,) and goes on beside the attention, too; `known` (batch, n, n) is that of the tower.
+    """
+    out = relevance[:, 1:].clone()
+    rows = torch.arange(len(out), device=out.device)
+    out[rows, last] += 1 + relevance[:, 0]
+    return (out[:, None] @ known)[:, 0]
 
 
 def _positive(attention: Tensor, gradient: Tensor) -> Tensor:
@@ -165,23 +185,50 @@ def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
     return scaled
 
 
+class _Seen:
+    """Attentions of one pass, each with its gradient once that is known: of the layers of the text
+    tower and of the fusion (batch, heads, length, length), and of the tasks' queries to places and
+    to words (batch, heads, tasks, n)."""
+
+    def __init__(self) -> None:
+        self.text_tower: list[tuple[Tensor, Tensor]] = []
+        self.fusion: list[tuple[Tensor, Tensor]] = []
+        self.readings: list[tuple[Tensor, Tensor]] = []
+
+    def differentiate(self, answers: Tensor) -> None:
+        """Fill in the gradients of `answers`."""
+        parts = (self.text_tower, self.fusion, self.readings)
+        gradients = iter(torch.autograd.grad(answers, [a for part in parts for a, _ in part]))
+        for part in parts:
+            part[:] = [(attention, next(gradients)) for attention, _ in part]
+
+
 @contextmanager
-def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Fills with the weights (batch, heads, length, length) of each layer of the fusion, and with
-    those of the tasks' queries to places and to words (batch, heads, tasks, n), if there are any.
-    """
-    layers: list[Tensor] = []
-    readings: list[Tensor] = []
-    handles = [
-        module.softmax.register_forward_hook(lambda *call: layers.append(call[2]))
-        for module in model.sequence_attention.modules()
-        if isinstance(module, Attention)
-    ]
+def _attention_of(model: CMAClip) -> Iterator[_Seen]:
+    """Fills with what the softmaxes give. Of open_clip's text towers, whose attention is one
+    kernel, nothing is seen."""
+    seen = _Seen()
+    handles = []
+
+    def watch(softmax: nn.Module, into: list[tuple[Tensor, Tensor]]) -> None:
+        handles.append(softmax.register_forward_hook(lambda *call: into.append((call[2], call[2]))))
+
+    if isinstance(model.text_tower, TokenTextTower):
+        # Its weights want no gradient, so that the graph has to start with what goes in.
+        start = model.text_tower.embedding.register_forward_hook(
+            lambda *call: call[2].requires_grad_()
+        )
+        handles.append(start)
+        for block in model.text_tower.blocks:
+            assert isinstance(block, TransformerBlock)
+            watch(block.attention.softmax, seen.text_tower)
+    for module in model.sequence_attention.modules():
+        if isinstance(module, Attention):
+            watch(module.softmax, seen.fusion)
     if model.reading is not None:
-        hook = model.reading.read.softmax.register_forward_hook
-        handles.append(hook(lambda *call: readings.append(call[2])))
+        watch(model.reading.read.softmax, seen.readings)
     try:
-        yield layers, readings
+        yield seen
     finally:
         for handle in handles:
             handle.remove()

@@ -581,7 +581,7 @@ def _beside(rate: float | None, model: ModelFigures, view: str, task: str, measu
     low, high = difference.interval
     style = "dim" if difference.is_noise else "green" if low > 0 else "red"
     noise = " (noise)" if difference.is_noise else ""
-    below = f"{points(difference.difference)}{noise}\n{points(low)}..{points(high)}"
+    below = f"{points(difference.difference)}{noise}\n{points(low)} to {points(high)}"
     return f"{percent(rate)}\n[{style}]{below}[/]"
 
 

@@ -58,7 +58,7 @@ class LearnedPieces:
         return [[*ids[: self.context_length - 1], END] for ids in pieces]
 
     def save(self, directory: Path) -> None:
-        self._fast.save(str(directory / FILE_NAME))
+        self._fast.save(str(directory / FILE_NAME), pretty=False)
 
     def to_fast(self) -> FastTokenizer:
         fast = FastTokenizer.from_str(self._fast.to_str())
@@ -138,7 +138,7 @@ class ExportedPieces:
         return [encoding.ids for encoding in self._fast.encode_batch(cleaned)]
 
     def save(self, directory: Path) -> None:
-        self._fast.save(str(directory / FILE_NAME))
+        self._fast.save(str(directory / FILE_NAME), pretty=False)
 
     def to_fast(self) -> FastTokenizer:
         return FastTokenizer.from_str(self._fast.to_str())

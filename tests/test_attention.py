@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tagger.model import CMAClip
 from tagger.network import Sequence as Tokens
 from tagger.preprocess import collate
 from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
-from tagger.towers import Attention
+from tagger.towers import Attention, TokenTextTower
 
 from .conftest import random_titles, randomise, tiny_config
 
@@ -177,6 +178,26 @@ def test_what_a_task_reads_by_itself_is_relevant_too(asking: Bundle) -> None:
     alone = explain(asking, *given)[0]
     assert sum(alone.relevance) > 0
     assert alone.evidence is not None
+
+
+def test_words_that_only_the_text_tower_read_are_relevant(model_dir: Path) -> None:
+    """T_CLS knows them, though nothing in the fusion looks at them."""
+    fresh = bundle.load(model_dir)
+    model = fresh.model
+    assert isinstance(model, CMAClip)
+    given = ([picture(0)], ["red shirt women"], "color", [0])
+
+    def blind(blocks: Iterable[torch.nn.Module]) -> Explanation:
+        with torch.no_grad():
+            for block in blocks:
+                block.attention.out.weight.zero_()  # type: ignore[union-attr, operator]
+        return explain(fresh, *given)[0]
+
+    through_tower = blind(model.sequence_attention)
+    assert sum(through_tower.relevance) > 0
+    assert through_tower.evidence is None
+    assert isinstance(model.text_tower, TokenTextTower)
+    assert sum(blind(model.text_tower.blocks).relevance) == 0
 
 
 def test_another_answer_has_another_explanation(tiny: Bundle) -> None:

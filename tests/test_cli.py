@@ -370,7 +370,7 @@ def test_a_comparison_says_in_words_and_in_json_what_sets_models_apart(
     for model in (second, tfidf):
         found = model["differences"]["both"]["mean"]["accuracy"]
         low, high = (f"{100 * end:+.1f}".replace("+0.0", "0.0") for end in found["interval"])
-        assert f"{low}..{high}" in result.stdout
+        assert f"{low} to {high}" in " ".join(result.stdout.split())
         noise = found["interval"][0] <= 0 <= found["interval"][1]
         assert not noise or f"{100 * found['difference']:+.1f} (noise)" in result.stdout
     assert "60 of these 60 products were trained on (tfidf from 60)" in result.stderr
