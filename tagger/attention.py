@@ -23,6 +23,8 @@ from tagger.towers import grid_of as grid_of
 
 Map = NDArray[np.float32]
 """(rows, columns) over the picture as the model sees it, 0..1, the largest value 1."""
+Pair = tuple[Tensor, Tensor]
+"""The attention of a layer, and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,19 @@ def explain(
         text = model.encode_text(batch.ids, batch.text_mask)
         logits = model.fuse(image, text, whole=True).logits[task]
         chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
-        seen.differentiate(chosen.sum())
+        text_tower, fusion, readings = _with_gradients(chosen.sum(), seen)
     start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one
-    known = _relevance(seen.fusion)
+    known = _relevance(fusion)
     relevance = known[:, [0, start]].sum(1)
-    if seen.readings:
-        read = [_positive(*pair) for pair in seen.readings]
+    if readings:
+        read = [_positive(*pair) for pair in readings]
         into = torch.cat([read[TEXT], read[IMAGE]], 2).sum(1, keepdim=True)  # of words, of places
         relevance = relevance + (into + into @ known)[:, 0]
-    if seen.text_tower:
+    if text_tower:
         last = (batch.text_mask.sum(1) - 1).clamp(min=0)
-        relevance[:, 1:start] += _into_words(
-            relevance[:, :start], _relevance(seen.text_tower), last
-        )
+        relevance[:, 1:start] += _into_words(relevance[:, :start], _relevance(text_tower), last)
     spoke = relevance.cpu().numpy()
-    attention = seen.fusion[-1][0].detach().mean(1).cpu().numpy()
+    attention = fusion[-1][0].detach().mean(1).cpu().numpy()
     return [
         _explanation(bundle, title, spoke[row], attention[row], start)
         for row, title in enumerate(titles)
@@ -146,7 +146,7 @@ def _places(span: range) -> slice:
     return slice(span.start + 1, span.stop + 1)
 
 
-def _relevance(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _relevance(layers: Sequence[Pair]) -> Tensor:
     """(batch, length, length): how much each token (column) went into each token (row), from the
     attention of each layer and its gradient."""
     attention = layers[0][0]
@@ -185,33 +185,26 @@ def _as_map(bundle: Bundle, values: NDArray[np.float32]) -> Map | None:
     return scaled
 
 
-class _Seen:
-    """Attentions of one pass, each with its gradient once that is known: of the layers of the text
-    tower and of the fusion (batch, heads, length, length), and of the tasks' queries to places and
-    to words (batch, heads, tasks, n)."""
-
-    def __init__(self) -> None:
-        self.text_tower: list[tuple[Tensor, Tensor]] = []
-        self.fusion: list[tuple[Tensor, Tensor]] = []
-        self.readings: list[tuple[Tensor, Tensor]] = []
-
-    def differentiate(self, answers: Tensor) -> None:
-        """Fill in the gradients of `answers`."""
-        parts = (self.text_tower, self.fusion, self.readings)
-        gradients = iter(torch.autograd.grad(answers, [a for part in parts for a, _ in part]))
-        for part in parts:
-            part[:] = [(attention, next(gradients)) for attention, _ in part]
+def _with_gradients(answers: Tensor, parts: Sequence[Sequence[Tensor]]) -> list[list[Pair]]:
+    """Each attention of `parts` with its gradient from `answers`."""
+    gradients = iter(torch.autograd.grad(answers, [one for part in parts for one in part]))
+    return [[(one, next(gradients)) for one in part] for part in parts]
 
 
 @contextmanager
-def _attention_of(model: CMAClip) -> Iterator[_Seen]:
-    """Fills with what the softmaxes give. Of open_clip's text towers, whose attention is one
-    kernel, nothing is seen."""
-    seen = _Seen()
+def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """Fills with the attention of one pass: that of the layers of the text tower and of the fusion
+    (batch, heads, length, length), and that of the tasks' queries to places and to words (batch,
+    heads, tasks, n), if there are any. Of open_clip's text towers, whose attention is one kernel,
+    nothing is seen.
+    """
+    text_tower: list[Tensor] = []
+    fusion: list[Tensor] = []
+    readings: list[Tensor] = []
     handles = []
 
-    def watch(softmax: nn.Module, into: list[tuple[Tensor, Tensor]]) -> None:
-        handles.append(softmax.register_forward_hook(lambda *call: into.append((call[2], call[2]))))
+    def watch(softmax: nn.Module, into: list[Tensor]) -> None:
+        handles.append(softmax.register_forward_hook(lambda *call: into.append(call[2])))
 
     if isinstance(model.text_tower, TokenTextTower):
         # Its weights want no gradient, so that the graph has to start with what goes in.
@@ -221,14 +214,14 @@ def _attention_of(model: CMAClip) -> Iterator[_Seen]:
         handles.append(start)
         for block in model.text_tower.blocks:
             assert isinstance(block, TransformerBlock)
-            watch(block.attention.softmax, seen.text_tower)
+            watch(block.attention.softmax, text_tower)
     for module in model.sequence_attention.modules():
         if isinstance(module, Attention):
-            watch(module.softmax, seen.fusion)
+            watch(module.softmax, fusion)
     if model.reading is not None:
-        watch(model.reading.read.softmax, seen.readings)
+        watch(model.reading.read.softmax, readings)
     try:
-        yield seen
+        yield text_tower, fusion, readings
     finally:
         for handle in handles:
             handle.remove()
