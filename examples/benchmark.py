@@ -285,9 +285,11 @@ def compare(folder: Path, exact: Bundle, feed: Path) -> tuple[float, float]:
     predict(exact, feed, "exact")
     one, other = (pd.read_parquet(folder / f"{name}.parquet") for name in ("out", "exact"))
     tasks = [task.name for task in exact.config.tasks]
-    same = [(one[f"{t}_label"] == other[f"{t}_label"]).mean() for t in tasks]
+    # A task that does not apply has no label, in both.
+    labels = [pair[[f"{t}_label" for t in tasks]].fillna("") for pair in (one, other)]
+    same = (labels[0] == labels[1]).mean()
     moved = [(one[f"{t}_confidence"] - other[f"{t}_confidence"]).abs().max() for t in tasks]
-    return 100 * min(same), max(moved)
+    return 100 * float(same.min()), max(moved)
 
 
 def measure_training(model: Path, feed: Path, device: str) -> list[Row]:
