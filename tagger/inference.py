@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
 from tagger.network import Head, Network
-from tagger.towers import ConvNorm, OpenClipTextTower
+from tagger.towers import ConvImageTower, ConvNorm, OpenClipTextTower, ResidualBlock
 
 
 def speed_up(model: Network, fp32: bool) -> None:
@@ -17,7 +17,7 @@ def speed_up(model: Network, fp32: bool) -> None:
 
     bf16 is for open_clip towers with the fusion's `trunk` over them, and for convolutions. A
     small text tower and what stands on it stay in float32: they take little of the time, and bf16
-    there moves confidences by up to 0.03, in the convolutions by up to 0.016. So do modality-wise
+    there moves confidences by up to 0.03, in the convolutions by up to 0.015. So do modality-wise
     attention and heads, or confidences would come in steps of 0.004. With `fp32` all stays so.
     """
     for module in model.modules():
@@ -35,10 +35,35 @@ def speed_up(model: Network, fp32: bool) -> None:
         fold_normalisation(model)
     if fp32 or not has_bf16(device):
         return
-    parts: list[nn.Module] = [model.image_tower, model.image_projection]
+    parts: list[nn.Module] = [model.image_projection]
+    if isinstance(model.image_tower, ConvImageTower):
+        _halve(model.image_tower)
+    else:
+        parts.append(model.image_tower)
     if isinstance(model.text_tower, OpenClipTextTower):
         parts += [model.text_tower, model.text_projection, *model.trunk]
         if model.modality_embedding is not None:
             model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
     for part in parts:
         part.to(torch.bfloat16)
+
+
+def _halve(tower: ConvImageTower) -> None:
+    """bf16 for all blocks but the last, and for the features. Rounded as well, the stem and the
+    last block would move confidences by up to 0.020 (3,919 products), and save 5% of the time."""
+    stem = [layer for layer in tower.layers if not isinstance(layer, ResidualBlock)]
+    *blocks, last = [layer for layer in tower.layers if isinstance(layer, ResidualBlock)]
+    halves = [block.to(torch.bfloat16) for block in blocks]
+    half, full = Cast(torch.bfloat16), Cast(torch.float32)
+    tower.layers = nn.Sequential(*stem, half, *halves, full, last, half)
+
+
+class Cast(nn.Module):
+    """Numbers of another type from here on."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
