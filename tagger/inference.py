@@ -50,7 +50,7 @@ def speed_up(model: Network, fp32: bool) -> None:
 
 def _halve(tower: ConvImageTower) -> None:
     """bf16 for all blocks but the last, and for the features. Rounded as well, the stem and the
-    last block would move confidences by up to 0.020 (3,919 products), and save 5% of the time."""
+    last block would move confidences by up to 0.020 (3,919 products) and save about 5% of time."""
     stem = [layer for layer in tower.layers if not isinstance(layer, ResidualBlock)]
     *blocks, last = [layer for layer in tower.layers if isinstance(layer, ResidualBlock)]
     halves = [block.to(torch.bfloat16) for block in blocks]

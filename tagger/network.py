@@ -194,7 +194,7 @@ class Network(nn.Module, ABC):
 
     @property
     def image_dtype(self) -> torch.dtype:
-        """In which the image tower computes."""
+        """In which the image tower takes its pixels."""
         # An export may store matrices in another type than it computes in, but not vectors.
         vectors = (p.dtype for p in self.image_tower.parameters() if p.ndim == 1)
         return next(vectors, torch.float32)
