@@ -55,6 +55,36 @@ class ConvTower(Frozen, frozen=True):
             raise ValueError(f"{len(self.widths)} widths for {len(self.depths)} depths")
 
 
+class MobileStage(Frozen, frozen=True):
+    """`depth` inverted residuals of `width` channels, widened by `expansion` around a depthwise
+    convolution of `kernel` x `kernel`; the first one has the stride."""
+
+    width: Positive
+    depth: Depth
+    kernel: Literal[3, 5] = 3
+    stride: Literal[1, 2] = 1
+    expansion: Annotated[int, Meta(ge=1, le=16)] = 6
+
+
+class MobileTower(Frozen, frozen=True):
+    """An image tower given by its dimensions: inverted residuals over a stem of stride 2.
+
+    The default is EfficientNet-Lite0 (Tan and Le 2019) without its last layers; weights of it that
+    were learned from ImageNet are published, see `--pretrained FILE`.
+    """
+
+    stem: Positive = 32
+    stages: Annotated[tuple[MobileStage, ...], Meta(min_length=1)] = (
+        MobileStage(width=16, depth=1, expansion=1),
+        MobileStage(width=24, depth=2, stride=2),
+        MobileStage(width=40, depth=2, stride=2, kernel=5),
+        MobileStage(width=80, depth=3, stride=2),
+        MobileStage(width=112, depth=3, kernel=5),
+        MobileStage(width=192, depth=4, stride=2, kernel=5),
+        MobileStage(width=320, depth=1),
+    )
+
+
 class TokenTower(Frozen, frozen=True):
     """A text tower given by its dimensions: a transformer over pieces of words.
 
@@ -79,17 +109,22 @@ def _check_heads(width: int, heads: int) -> None:
 
 
 class Architecture(Frozen, frozen=True):
-    """Either `open_clip`, the name of an open_clip architecture, or `image` and `text`."""
+    """Either `open_clip`, the name of an open_clip architecture, or `text` and one of `image` and
+    `mobile`."""
 
     open_clip: str | None = None
     image: ConvTower | None = None
+    mobile: MobileTower | None = None
     text: TokenTower | None = None
 
     def __post_init__(self) -> None:
-        by_name = self.open_clip is not None
-        by_size = self.image is not None and self.text is not None
-        if by_name == by_size or (by_name and (self.image or self.text)):
-            raise ValueError("name an open_clip architecture, or give both image and text")
+        given = (self.image is not None) + (self.mobile is not None)
+        by_name = (self.open_clip is not None, given, self.text is not None) == (True, 0, False)
+        by_size = (self.open_clip is not None, given, self.text is not None) == (False, 1, True)
+        if not by_name and not by_size:
+            raise ValueError(
+                "name an open_clip architecture, or give text and one of image and mobile"
+            )
 
 
 System = Literal[

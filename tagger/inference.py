@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tagger.conv_towers import ConvImageTower, ConvNorm, ResidualBlock
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
 from tagger.network import Head, Network
-from tagger.towers import ConvImageTower, ConvNorm, OpenClipTextTower, ResidualBlock
+from tagger.towers import OpenClipTextTower
 
 
 def speed_up(model: Network, fp32: bool) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tagger.config import Config, Fusion, Preprocess
+from tagger.conv_towers import ConvImageTower, MobileImageTower
 from tagger.errors import ModelError
 from tagger.modalities import IMAGE, TEXT
 from tagger.tasks import Task
 from tagger.tokenizer import Tokenizer
 from tagger.towers import (
-    ConvImageTower,
     ImageTower,
     TextTower,
     TokenTextTower,
@@ -369,6 +369,9 @@ def build_towers(config: Config) -> tuple[ImageTower, TextTower]:
                 "set preprocess.height and preprocess.width in config.json",
             )
         return image, text
-    if architecture.image is None or architecture.text is None:
-        raise ModelError("architecture: give open_clip, or image and text", "repair config.json")
-    return ConvImageTower(architecture.image), TokenTextTower(architecture.text)
+    assert architecture.text is not None
+    text_tower = TokenTextTower(architecture.text)
+    if architecture.mobile is not None:
+        return MobileImageTower(architecture.mobile), text_tower
+    assert architecture.image is not None
+    return ConvImageTower(architecture.image), text_tower

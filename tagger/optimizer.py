@@ -96,9 +96,20 @@ def build_optimizers(model: Network, training: Training) -> list[Optimizer]:
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Muon is for matrices between hidden layers: not embeddings, first or last layers."""
-    outer = ("embedding", "position", "modality_attention", "heads.", "image_tower.layers.1.")
-    return parameter.ndim >= 2 and not any(part in name for part in outer)
+    """Muon is for matrices between hidden layers: not embeddings, first or last layers; and not
+    for a mobile tower, which has few full matrices and comes with weights."""
+    return parameter.ndim >= 2 and not any(part in name for part in _NOT_HIDDEN)
+
+
+_NOT_HIDDEN = (
+    "embedding",
+    "position",
+    "modality_attention",
+    "heads.",
+    "image_tower.layers.1.",
+    "image_tower.stem.",
+    "image_tower.blocks.",
+)
 
 
 def schedule(step: int, total_steps: int, warmup: float) -> float:

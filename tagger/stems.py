@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tagger.config import Preprocess
+from tagger.conv_towers import ConvImageTower, MobileImageTower
 from tagger.towers import (
-    ConvImageTower,
     ImageTower,
     OpenClipImageTower,
     OpenClipTextTower,
@@ -43,7 +43,7 @@ def cut_to_stems(image: ImageTower, text: TextTower) -> tuple[ImageTower, TextTo
 
 def image_grid(tower: ImageTower, preprocess: Preprocess) -> tuple[int, int]:
     """Rows and columns of the places that the tokens of an image tower stand for."""
-    if isinstance(tower, ConvImageTower):
+    if isinstance(tower, ConvImageTower | MobileImageTower):
         return tower.grid(preprocess.height, preprocess.width)
     assert isinstance(tower, OpenClipImageTower)
     return grid_of(tower.num_tokens, preprocess.height, preprocess.width)

@@ -14,86 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tagger.config import ConvTower, TokenTower
+from tagger.config import TokenTower
+from tagger.conv_towers import ConvImageTower, MobileImageTower
 from tagger.errors import ModelError, WeightsError, closest
 from tagger.quiet import quietly
-
-
-class ConvImageTower(nn.Module):
-    """pixels (batch, 3, height, width) -> global (batch, w), tokens (batch, m, w).
-
-    Space-to-depth by 2, a 3x3 stem, then residual stages (He et al. 2015) at strides 2, 4, 8 ...
-    The tokens are the last feature map, the global token is its mean.
-    """
-
-    tokens_are_places = True
-
-    def __init__(self, config: ConvTower) -> None:
-        super().__init__()
-        width = config.widths[0]
-        layers: list[nn.Module] = [SpaceToDepth(), ConvNorm(12, width), nn.ReLU(inplace=True)]
-        for stage, (stage_width, depth) in enumerate(
-            zip(config.widths, config.depths, strict=True)
-        ):
-            for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(ResidualBlock(width, stage_width, stride))
-                width = stage_width
-        self.layers = nn.Sequential(*layers)
-        self.width = width
-        self.token_width = width
-        self.num_halvings = len(config.widths)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.layers(pixels)
-        tokens = features.flatten(2).transpose(1, 2)
-        return tokens.mean(1), tokens
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the last feature map."""
-        for _ in range(self.num_halvings):
-            height, width = -(-height // 2), -(-width // 2)
-        return height, width
-
-
-class SpaceToDepth(nn.Module):
-    """`nn.PixelUnshuffle(2)`, its result in channels-last order, in one pass over the memory."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        n, channels, height, width = pixels.shape
-        blocks = pixels.permute(0, 2, 3, 1).reshape(n, height // 2, 2, width // 2, 2, channels)
-        deep = blocks.permute(0, 1, 3, 5, 2, 4).reshape(n, height // 2, width // 2, channels * 4)
-        return deep.permute(0, 3, 1, 2)
-
-
-class ConvNorm(nn.Sequential):
-    """Convolution and batch normalisation."""
-
-    def __init__(self, width_in: int, width_out: int, kernel: int = 3, stride: int = 1) -> None:
-        norm = nn.BatchNorm2d(width_out)
-        padding = kernel // 2
-        super().__init__(nn.Conv2d(width_in, width_out, kernel, stride, padding, bias=False), norm)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the shortcut is averaged, not subsampled, where the size halves."""
-
-    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
-        super().__init__()
-        self.first = ConvNorm(width_in, width_out, stride=stride)
-        self.second = ConvNorm(width_out, width_out)
-        # The block starts as the identity, so that depth does not slow the first epochs.
-        nn.init.zeros_(self.second.get_parameter("1.weight"))
-        self.shortcut: nn.Module = nn.Identity()
-        if stride == 2:
-            pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-            self.shortcut = nn.Sequential(pool, ConvNorm(width_in, width_out, kernel=1))
-        elif width_in != width_out:
-            self.shortcut = ConvNorm(width_in, width_out, kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.second(F.relu(self.first(x), inplace=True))
-        return F.relu(residual + self.shortcut(x), inplace=True)
 
 
 class Attention(nn.Module):
@@ -291,7 +215,7 @@ class NoTower(nn.Module):
         return nothing, nothing[:, None]
 
 
-ImageTower = ConvImageTower | OpenClipImageTower | NoTower
+ImageTower = ConvImageTower | MobileImageTower | OpenClipImageTower | NoTower
 TextTower = TokenTextTower | OpenClipTextTower | NoTower
 
 

@@ -16,11 +16,12 @@ import msgspec
 import torch
 
 from tagger import bundle, checkpoint
+from tagger.allocator import keep_freed_memory
 from tagger.answers import collect_answers
 from tagger.card import write_card
 from tagger.catalog import Columns, folder_of
 from tagger.checkpoint import Epoch
-from tagger.config import DEFAULT_DEFINITION, Config, System, Training, read_config
+from tagger.config import DEFAULT_DEFINITION, Config, Training, read_config
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition, with_system
 from tagger.device import choose_device
@@ -96,6 +97,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         OutputError: `out` exists already, or cannot be written.
     """
     started = time.monotonic()
+    keep_freed_memory()
     check_target(options.out, options.resume)
     source, definition = find_definition(options.model, options.pretrained)
     definition = with_system(definition, options.system)
@@ -108,7 +110,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
         )
     if training.epochs == 0:
-        check_needs_no_training(options, definition.fusion.system, source if trained else None)
+        check_needs_no_training(options, definition, source if trained else None)
     data = read_data(
         options.catalog,
         options.validation,
@@ -159,11 +161,14 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     return result
 
 
-def check_needs_no_training(options: TrainOptions, system: System, trained: Path | None) -> None:
+def check_needs_no_training(
+    options: TrainOptions, definition: Config, trained: Path | None
+) -> None:
     """Raises:
     UsageError: a system that has to learn labels, or towers that never learned from pictures with
         titles.
     """
+    system = definition.fusion.system
     if not SYSTEMS[system].zero_shot:
         raise UsageError(
             f"--epochs 0: {system} knows no label before it has learned it",
@@ -171,8 +176,9 @@ def check_needs_no_training(options: TrainOptions, system: System, trained: Path
         )
     came_from = None if trained is None else read_config(trained / CONFIG).fusion.system
     of_pairs = came_from is not None and SYSTEMS[came_from].zero_shot
-    towers_alone = trained_directory(options.pretrained)
-    if not of_pairs and (options.pretrained is None or towers_alone is not None):
+    # A file for towers that are not open_clip's holds an image tower alone.
+    published = options.pretrained is not None and definition.architecture.open_clip is not None
+    if not of_pairs and (not published or trained_directory(options.pretrained) is not None):
         raise UsageError(
             f"{system} needs contrastively pretrained weights, and {options.model} has none",
             "name some: --pretrained laion2b_s34b_b79k, or a file of weights; or learn from the "

@@ -9,6 +9,7 @@ import torch
 
 from tagger import bundle
 from tagger.config import Config
+from tagger.conv_towers import MobileImageTower, load_mobile_weights
 from tagger.errors import UsageError
 from tagger.network import Head, Network
 from tagger.shelf import WEIGHTS
@@ -44,6 +45,8 @@ def start_model(
         inherit(model, bundle.load(source).model)
     if trained is not None:
         take_towers(model, bundle.load(trained).model, trained)
+    elif pretrained is not None and isinstance(model.image_tower, MobileImageTower):
+        load_mobile_weights(model.image_tower, Path(pretrained))
     elif pretrained is not None:
         name = config.architecture.open_clip
         if name is None:

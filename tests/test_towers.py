@@ -14,14 +14,14 @@ from torch import nn
 
 import tagger
 from tagger import bundle
-from tagger.config import Architecture, Config, ConvTower, Preprocess, TokenTower
+from tagger.config import Architecture, Config, Preprocess, TokenTower
 from tagger.errors import ModelError, WeightsError
 from tagger.fast_vit import PatchEmbedding, write_out_attention
 from tagger.inference import speed_up
 from tagger.model import CMAClip
 from tagger.network import Normalise
 from tagger.tokenizer import ClipPieces
-from tagger.towers import ConvImageTower, TokenTextTower, load_pretrained, open_clip_towers
+from tagger.towers import TokenTextTower, load_pretrained, open_clip_towers
 
 from .conftest import randomise, register_architectures, tiny_config
 
@@ -187,17 +187,6 @@ def test_pickled_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         load_pretrained("tiny-clip", str(tmp_path / "weights.pt"), *open_clip_towers("tiny-clip"))
     assert not (tmp_path / "harm").exists()
-
-
-@pytest.mark.parametrize(("height", "width"), [(80, 60), (64, 64), (224, 224)])
-def test_conv_tower_takes_any_size_and_its_global_token_is_the_mean(
-    height: int, width: int
-) -> None:
-    tower = ConvImageTower(ConvTower(widths=(8, 12, 16), depths=(1, 2, 1))).eval()
-    pooled, tokens = tower(torch.randn(2, 3, height, width))
-    assert tokens.shape[0] == 2
-    assert tokens.shape[2] == 16
-    torch.testing.assert_close(pooled, tokens.mean(1))
 
 
 def test_text_tower_reads_its_global_token_at_the_end_and_ignores_padding() -> None:

@@ -28,6 +28,7 @@ from tagger.config import (
     Training,
     write_config,
 )
+from tagger.conv_towers import MobileImageTower
 from tagger.errors import ModelError, UsageError
 from tagger.products import Products
 from tagger.prompting import with_labels
@@ -46,6 +47,7 @@ from .conftest import (
     register_architectures,
     tiny_config,
 )
+from .test_conv_towers import TINY, tiny_mobile
 from .test_systems import CLIP, PIECES, SMALL, make_inputs
 from .test_train import Silent
 from .test_tree_model import call
@@ -225,6 +227,15 @@ def test_without_weights_it_says_which_are_needed(
     towers = replace(options, model=str(small_definition(tmp_path, 0)), pretrained=str(clip_dir))
     with pytest.raises(UsageError, match="needs contrastively pretrained weights"):
         train(towers, Silent())
+    # Nor is an image tower that learned from pictures without titles.
+    weights = tmp_path / "weights.pth"
+    torch.save(MobileImageTower(TINY).state_dict(), weights)
+    mobile = msgspec.structs.replace(
+        tiny_mobile(), fusion=Fusion(system="clip-zero-shot"), training=Training(epochs=0), tasks=()
+    )
+    write_config(mobile, tmp_path / "config.json")
+    with pytest.raises(UsageError, match="needs contrastively pretrained weights"):
+        train(replace(options, model=str(tmp_path), pretrained=str(weights)), Silent())
     with pytest.raises(UsageError, match="knows no label before it has learned it"):
         train(replace(other, system="embracenet"), Silent())
     assert not (tmp_path / "out" / "config.json").exists()
