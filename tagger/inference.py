@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tagger.conv_towers import ConvImageTower, ConvNorm, ResidualBlock
+from tagger.conv_towers import ConvImageTower, ConvNorm, MobileImageTower
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
 from tagger.network import Head, Network
@@ -37,10 +37,13 @@ def speed_up(model: Network, fp32: bool) -> None:
     if fp32 or not has_bf16(device):
         return
     parts: list[nn.Module] = [model.image_projection]
-    if isinstance(model.image_tower, ConvImageTower):
-        _halve(model.image_tower)
+    tower = model.image_tower
+    if isinstance(tower, ConvImageTower):
+        tower.layers = mixed_precision(tower.layers)
+    elif isinstance(tower, MobileImageTower):
+        tower.blocks = mixed_precision(tower.blocks)
     else:
-        parts.append(model.image_tower)
+        parts.append(tower)
     if isinstance(model.text_tower, OpenClipTextTower):
         parts += [model.text_tower, model.text_projection, *model.trunk]
         if model.modality_embedding is not None:
@@ -49,14 +52,17 @@ def speed_up(model: Network, fp32: bool) -> None:
         part.to(torch.bfloat16)
 
 
-def _halve(tower: ConvImageTower) -> None:
-    """bf16 for all blocks but the last, and for the features. Rounded as well, the stem and the
-    last block would move confidences by up to 0.020 (3,919 products) and save about 5% of time."""
-    stem = [layer for layer in tower.layers if not isinstance(layer, ResidualBlock)]
-    *blocks, last = [layer for layer in tower.layers if isinstance(layer, ResidualBlock)]
-    halves = [block.to(torch.bfloat16) for block in blocks]
+def mixed_precision(layers: nn.Sequential) -> nn.Sequential:
+    """`layers` with bf16 for all but the first three and the last, and for the features.
+
+    Rounded as well, the stem and the last block of a residual tower would move confidences by up to
+    0.020 (3,919 products) and save about 5% of time; the first three blocks of a mobile tower by up
+    to 0.09, for the half of the time.
+    """
+    behind = max(3, len(layers) - 1)
+    first, middle, last = layers[:3], layers[3:behind], layers[behind:]
     half, full = Cast(torch.bfloat16), Cast(torch.float32)
-    tower.layers = nn.Sequential(*stem, half, *halves, full, last, half)
+    return nn.Sequential(*first, half, *middle.to(torch.bfloat16), full, *last, half)
 
 
 class Cast(nn.Module):
