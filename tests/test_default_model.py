@@ -9,7 +9,7 @@ import pytest
 
 import tagger
 from tagger.bundle import resolve
-from tagger.config import DEFAULT_DEFINITION, DEFAULT_MODEL, DEFAULT_ZERO_SHOT, read_config
+from tagger.config import DEFAULT_MODEL, DEFAULT_ZERO_SHOT, read_config
 from tagger.errors import ModelError
 
 from .test_tree_model import call
@@ -84,9 +84,10 @@ def test_the_directory_is_small_and_complete() -> None:
 
 def test_it_was_trained_from_the_definition_beside_it() -> None:
     trained = read_config(resolve(DEFAULT_MODEL) / "config.json")
-    definition = read_config(resolve(DEFAULT_DEFINITION) / "config.json")
+    definition = read_config(resolve("cma-clip-mobile") / "config.json")
     assert trained.architecture == definition.architecture
     assert trained.fusion == definition.fusion
+    assert trained.preprocess == definition.preprocess
     assert [task.name for task in trained.tasks] == [
         "category",
         "color",
