@@ -126,7 +126,8 @@ def train(
     pretrained: Annotated[
         str | None,
         typer.Option(
-            help="Tower weights: an open_clip tag, a .pt or .safetensors file, or a trained model."
+            help="Tower weights: an open_clip tag, a .pt, .pth or .safetensors file, or a trained "
+            "model."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=0)] = None,
