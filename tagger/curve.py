@@ -35,7 +35,8 @@ def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -
         )
     accuracy.axvline(best_epoch + 1, color="#999999", linestyle=":", label="best epoch")
     accuracy.set(xlabel="epoch", ylabel="validation accuracy, mean over tasks")
-    accuracy.legend(loc="lower right", frameon=False)
+    # Outside of the axes: where few epochs leave no corner free, it would hide a curve.
+    figure.legend(loc="outside upper right", ncols=len(VIEWS_IN_TRAINING) + 1, frameon=False)
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
