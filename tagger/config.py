@@ -118,10 +118,9 @@ class Architecture(Frozen, frozen=True):
     text: TokenTower | None = None
 
     def __post_init__(self) -> None:
-        given = (self.image is not None) + (self.mobile is not None)
-        by_name = (self.open_clip is not None, given, self.text is not None) == (True, 0, False)
-        by_size = (self.open_clip is not None, given, self.text is not None) == (False, 1, True)
-        if not by_name and not by_size:
+        image_towers = (self.image is not None) + (self.mobile is not None)
+        given = (self.open_clip is not None, image_towers, self.text is not None)
+        if given not in ((True, 0, False), (False, 1, True)):
             raise ValueError(
                 "name an open_clip architecture, or give text and one of image and mobile"
             )

@@ -49,9 +49,7 @@ class ConvImageTower(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
-        for _ in range(self.num_halvings):
-            height, width = -(-height // 2), -(-width // 2)
-        return height, width
+        return halved(height, self.num_halvings), halved(width, self.num_halvings)
 
 
 class SpaceToDepth(nn.Module):

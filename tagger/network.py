@@ -370,8 +370,7 @@ def build_towers(config: Config) -> tuple[ImageTower, TextTower]:
             )
         return image, text
     assert architecture.text is not None
-    text_tower = TokenTextTower(architecture.text)
     if architecture.mobile is not None:
-        return MobileImageTower(architecture.mobile), text_tower
+        return MobileImageTower(architecture.mobile), TokenTextTower(architecture.text)
     assert architecture.image is not None
-    return ConvImageTower(architecture.image), text_tower
+    return ConvImageTower(architecture.image), TokenTextTower(architecture.text)
