@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 import timm
 import torch
@@ -157,17 +156,9 @@ def test_muon_leaves_the_mobile_tower_to_adamw() -> None:
 
 
 @pytest.mark.parametrize("fp32", [True, False])
-@pytest.mark.parametrize("num_blocks", [1, 2, 3, 4, 5])
-def test_fast_mobile_tower_answers_as_the_slow_one(num_blocks: int, fp32: bool) -> None:
+def test_fast_mobile_tower_answers_as_the_slow_one(fp32: bool) -> None:
     torch.manual_seed(0)
     config = tiny_mobile()
-    stages = (MobileStage(width=12, depth=num_blocks, stride=2, kernel=5, expansion=3),)
-    config = msgspec.structs.replace(
-        config,
-        architecture=msgspec.structs.replace(
-            config.architecture, mobile=MobileTower(stem=8, stages=stages)
-        ),
-    )
     model, fast = CMAClip(config).eval(), CMAClip(config).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
