@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tagger.allocator import keep_freed_memory
 from tagger.conv_towers import ConvImageTower, ConvNorm, MobileImageTower, ResidualBlock
 from tagger.device import has_bf16
 from tagger.fast_vit import fold_normalisation, write_out_attention
@@ -35,7 +34,6 @@ def speed_up(model: Network, fp32: bool) -> None:
             head.fold()
     device = model.device
     if device.type == "cpu":
-        keep_freed_memory()
         write_out_attention(model)
         fold_normalisation(model)
     if fp32 or not has_bf16(device):
