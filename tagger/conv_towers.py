@@ -118,13 +118,16 @@ class MobileImageTower(nn.Module):
         width = config.stem
         blocks: list[nn.Module] = []
         self.num_halvings = 1
+        self._maps = [(width, 1)]
+        """Channels of the widest maps, and how often their sides are halved."""
         for stage in config.stages:
-            self.num_halvings += stage.stride == 2
             for block in range(stage.depth):
                 stride = stage.stride if block == 0 else 1
                 blocks.append(
                     InvertedResidual(width, stage.width, stage.expansion, stage.kernel, stride)
                 )
+                self._maps.append((width * stage.expansion, self.num_halvings))
+                self.num_halvings += stride == 2
                 width = stage.width
         self.blocks = nn.Sequential(*blocks)
         self.width = width
@@ -146,6 +149,13 @@ class MobileImageTower(nn.Module):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
         return halved(height, self.num_halvings), halved(width, self.num_halvings)
+
+    def largest_map(self, height: int, width: int) -> int:
+        """Numbers in the largest feature map of one picture."""
+        return max(
+            channels * halved(height, times) * halved(width, times)
+            for channels, times in self._maps
+        )
 
 
 def halved(size: int, times: int) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,9 +17,11 @@ from torch import Tensor, nn
 from tagger.errors import UsageError
 from tagger.feature_cache import FeatureCache
 from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
+from tagger.inference import pictures_at_once
+from tagger.memory import Once, Remembered
 from tagger.network import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
-from tagger.runtime import BatchAnswers, Inputs, Work, round_up
+from tagger.runtime import ROUND, BatchAnswers, Inputs, Work, round_up
 from tagger.titles import tokens_of
 from tagger.version import __version__
 
@@ -32,8 +32,6 @@ MAX_BYTES = 256 << 20
 """Features of pictures that are remembered, and as much of titles."""
 RECENT = 256
 """Decoded pictures that are remembered, for repeats that the network has not seen yet."""
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
 
 
 class Encoder:
@@ -50,6 +48,7 @@ class Encoder:
         self.num_images = self.num_titles = 0
         self._most: int | None = None
         """Products that fit into the memory of the device together, once that is known."""
+        self._pictures_at_once = pictures_at_once(bundle.model, ROUND)
         self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
         self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
@@ -158,7 +157,13 @@ class Encoder:
         """One row a picture, and rows that fill the batch up."""
         missing = round_up(max(1, len(pictures))) - len(pictures)
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
-        return self.bundle.model.image_features(pixels.to(self.bundle.device))
+        model, device = self.bundle.model, self.bundle.device
+        parts = torch.split(pixels, self._pictures_at_once or len(pixels))
+        features = [model.image_features(part.to(device)) for part in parts]
+        return Features(
+            torch.cat([some.pooled for some in features]),
+            torch.cat([some.tokens for some in features]),
+        )
 
     def tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""
@@ -186,99 +191,6 @@ class Encoder:
         ids, mask = self.tokens([*titles.values(), *[()] * missing])
         self.num_titles += len(titles)
         return self._titles.put(list(titles), self.bundle.model.text_features(ids, mask))
-
-
-class Remembered:
-    """Features by what they were computed from: those of this run, and those in a cache.
-
-    `context` is all else that decides them, such as the weights.
-    """
-
-    def __init__(self, max_bytes: int, cache: FeatureCache | None, context: bytes) -> None:
-        self._memory: Memory[bytes, Features] = Memory(max_bytes)
-        self._cache, self._context = cache, context
-
-    def recent(self, key: bytes) -> Features | None:
-        """The features, if they are of this run."""
-        return self._memory.get(key)
-
-    def get(self, key: bytes) -> Features | None:
-        """The features, if they are remembered."""
-        features = self.recent(key)
-        if features is None and self._cache is not None:
-            features = self._cache.get(self._context + key)
-            if features is not None:
-                self._remember(key, features)
-        return features
-
-    def put(self, keys: Sequence[bytes], features: Features) -> Mapping[bytes, Features]:
-        """Remember each row of `features` by its key; returns them so. They are copied, so that
-        one row does not hold a whole batch."""
-        rows = {
-            key: Features(features.pooled[row].clone(), features.tokens[row].clone())
-            for row, key in enumerate(keys)
-        }
-        for key, row_features in rows.items():
-            self._remember(key, row_features)
-        if self._cache is not None:
-            self._cache.put({self._context + key: value for key, value in rows.items()})
-        return rows
-
-    def _remember(self, key: bytes, features: Features) -> None:
-        self._memory.put(key, features, features.pooled.nbytes + features.tokens.nbytes)
-
-
-class Memory(Generic[Key, Value]):
-    """Values by key, the least recently used forgotten beyond `max_bytes`; for several threads."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._lock = threading.Lock()
-        self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
-
-    def get(self, key: Key) -> Value | None:
-        """The value, if it is remembered."""
-        with self._lock:
-            found = self._values.get(key)
-            if found is None:
-                return None
-            self._values.move_to_end(key)
-            return found[0]
-
-    def put(self, key: Key, value: Value, size: int) -> None:
-        """Remember `value`, which takes `size` bytes."""
-        with self._lock:
-            self._bytes += size - self._values.pop(key, (value, 0))[1]
-            self._values[key] = value, size
-            while self._bytes > self._max_bytes:
-                self._bytes -= self._values.popitem(last=False)[1][1]
-
-
-class Once(Generic[Key, Value]):
-    """Results of a function by key: computed once while among the last `size`, by whichever thread
-    asks first; the others wait for it."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._futures: OrderedDict[Key, Future[Value]] = OrderedDict()
-
-    def get(self, key: Key, compute: Callable[[], Value]) -> Value:
-        """The result of `compute` for `key`; what it raises, all who wait for it get."""
-        with self._lock:
-            future = self._futures.get(key)
-            first = future is None
-            if future is None:
-                future = self._futures[key] = Future()
-                if len(self._futures) > self._size:
-                    self._futures.popitem(last=False)
-        if first:
-            try:
-                future.set_result(compute())
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
 
 
 def image_context(bundle: Bundle) -> bytes:

@@ -87,6 +87,19 @@ def test_mobile_tower_takes_any_size_and_its_global_token_is_the_mean(
     torch.testing.assert_close(pooled, tokens.mean(1))
 
 
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (33, 47)])
+@pytest.mark.parametrize("config", [TINY, MobileTower()])
+def test_largest_map_is_the_largest_that_a_layer_of_the_mobile_tower_makes(
+    config: MobileTower, height: int, width: int
+) -> None:
+    tower, sizes = MobileImageTower(config).eval(), []
+    for module in tower.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *arguments: sizes.append(arguments[2].numel()))
+    tower(torch.randn(1, 3, height, width))
+    assert tower.largest_map(height, width) == max(sizes)
+
+
 def test_mobile_tower_on_published_weights_sees_what_timms_efficientnet_lite_sees(
     published: nn.Module, tmp_path: Path
 ) -> None:

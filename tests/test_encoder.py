@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 import tagger
-from tagger import bundle
+from tagger import bundle, inference
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
 from tagger.columns import Labelling
+from tagger.config import MobileStage, MobileTower
 from tagger.device import has_bf16
-from tagger.encoder import Encoder, Memory, Once
+from tagger.encoder import Encoder
 from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
 from tagger.runtime import ROUND
 
-from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles, save_picture
+from .conftest import (
+    TASKS,
+    MakeCatalog,
+    Row,
+    mixed_rows,
+    random_titles,
+    save_picture,
+    save_tiny,
+    tiny_config,
+)
 
 
 def labelled(encoder: Encoder, path: Path) -> pa.Table:
@@ -98,56 +107,6 @@ def test_titles_are_filled_up_to_few_lengths(tiny: Bundle, title: str) -> None:
     assert length < len(ids) + ROUND or not ids
 
 
-def test_least_recently_used_is_forgotten_first() -> None:
-    memory: Memory[str, int] = Memory(max_bytes=30)
-    for number, key in enumerate("abc"):
-        memory.put(key, number, 10)
-    assert memory.get("a") == 0
-    memory.put("d", 3, 10)
-    assert [memory.get(key) for key in "abcd"] == [0, None, 2, 3]
-    memory.put("a", 9, 20)
-    assert memory.get("a") == 9
-    assert sum(memory.get(key) is not None for key in "bcd") <= 1
-    memory.put("huge", 1, 31)
-    assert memory.get("huge") is None
-
-
-def test_a_thread_waits_for_what_another_computes() -> None:
-    once: Once[str, int] = Once(size=4)
-    calls: list[int] = []
-
-    def compute() -> int:
-        calls.append(1)
-        time.sleep(0.05)
-        return 7
-
-    results: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(once.get("k", compute))) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [7] * 8
-    assert calls == [1]
-    for key in "abcd":
-        once.get(key, lambda: 0)
-    once.get("k", compute)
-    assert calls == [1, 1], "beyond its size it forgets"
-
-
-def test_what_a_computation_raises_everybody_gets() -> None:
-    once: Once[str, int] = Once(size=4)
-
-    def fail() -> int:
-        raise ZeroDivisionError
-
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            once.get("k", fail)
-
-
 class SmallDevice:
     """Lets the image tower see `most` pictures at a time; more is out of memory."""
 
@@ -171,6 +130,24 @@ def test_batch_is_halved_until_it_fits_and_that_is_remembered(
     first = device.sizes.index(8)
     assert max(device.sizes[:first]) > 8
     assert max(device.sizes[first:]) == 8
+
+
+def test_mobile_tower_sees_few_pictures_at_a_time_and_answers_the_same(
+    repeating: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mobile = MobileTower(stem=8, stages=(MobileStage(width=12, depth=2, stride=2, expansion=3),))
+    architecture = replace(tiny_config().architecture, image=None, mobile=mobile)
+    path = save_tiny(tmp_path / "mobile", replace(tiny_config(), architecture=architecture))
+    tables, sizes = [], []
+    map_of_one = 4 * 24 * 16 * 12  # bytes; 32 x 24 pixels
+    for at_once in (1000, 8):
+        monkeypatch.setattr(inference, "LARGEST_BLOCK", at_once * map_of_one)
+        model, device = bundle.load(path), SmallDevice(1000)
+        model.model.image_tower.register_forward_pre_hook(device)
+        tables.append(labelled(Encoder(model, max_bytes=0), repeating))
+        sizes.append(max(device.sizes))
+    assert sizes == [16, 8]
+    assert tables[0].equals(tables[1])
 
 
 def test_batches_are_filled_from_several_reads(model_dir: Path, make_catalog: MakeCatalog) -> None:
