@@ -20,7 +20,7 @@ from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
 from tagger.errors import TrainingError
-from tagger.network import Network, Output, Sequence
+from tagger.network import TOWERS, Network, Output, Sequence
 from tagger.optimizer import build_optimizers, schedule, set_rates
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
@@ -91,7 +91,7 @@ def fit(
     best, best_epoch = _copy(model), -1
     if resumed := checkpoint.load(run, fingerprint):
         state, tensors = resumed
-        model.load_state_dict(checkpoint.part(tensors, "weights"))
+        _put(model, checkpoint.part(tensors, "weights"))
         checkpoint.restore(state, tensors, optimizers)
         best, best_epoch = checkpoint.part(tensors, "best"), state.best_epoch
         history = list(state.history)
@@ -112,8 +112,8 @@ def fit(
         state = checkpoint.State(
             fingerprint=fingerprint, history=tuple(history), best_epoch=best_epoch, groups=groups
         )
-        checkpoint.save(run, state, model.state_dict(), best, optimizers)
-    model.load_state_dict(best)
+        checkpoint.save(run, state, _learned(model), best, optimizers)
+    _put(model, best)
     return history, best_epoch
 
 
@@ -295,5 +295,18 @@ def _score(accuracy: dict[str, dict[str, float | None]]) -> float:
     return mean(value for by_task in accuracy.values() for value in by_task.values())
 
 
+def _learned(model: Network) -> dict[str, Tensor]:
+    """What training changes: frozen towers are where the run starts from, and writing a large one
+    after each epoch would take longer than the epoch."""
+    state = model.state_dict()
+    if model.frozen is None:
+        return state
+    return {name: tensor for name, tensor in state.items() if not name.startswith(TOWERS)}
+
+
 def _copy(model: Network) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in _learned(model).items()}
+
+
+def _put(model: Network, learned: dict[str, Tensor]) -> None:
+    model.load_state_dict(model.state_dict() | learned)

@@ -28,6 +28,9 @@ from tagger.towers import (
 )
 from tagger.tree import NO_NODE, Tree
 
+TOWERS = ("image_tower.", "text_tower.")
+"""What the names of their tensors start with."""
+
 
 @dataclass(frozen=True)
 class Features:

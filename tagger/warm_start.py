@@ -11,7 +11,7 @@ from tagger import bundle
 from tagger.config import Config
 from tagger.conv_towers import MobileImageTower, load_mobile_weights
 from tagger.errors import UsageError
-from tagger.network import Head, Network
+from tagger.network import TOWERS, Head, Network
 from tagger.shelf import WEIGHTS
 from tagger.systems import build_network
 from tagger.systems.zero_shot import ClipZeroShot
@@ -79,8 +79,7 @@ def take_towers(model: Network, trained: Network, path: Path) -> None:
             f"name a model of the same architecture, or start from it: --model {path}",
         )
     theirs = trained.state_dict()
-    towers = ("image_tower.", "text_tower.")
-    own = [name for name in model.state_dict() if name.startswith(towers)]
+    own = [name for name in model.state_dict() if name.startswith(TOWERS)]
     model.load_state_dict({name: theirs[name] for name in own if name in theirs}, strict=False)
 
 

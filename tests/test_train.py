@@ -411,6 +411,8 @@ def test_run_with_frozen_towers_is_resumed_to_the_same_weights(
     run(whole)
     with pytest.raises(KeyboardInterrupt):
         run(frozen, Silent(stop_after=1))
+    (checkpoint,) = frozen.out.glob("checkpoint-*/tensors.safetensors")
+    assert not any("_tower." in name for name in load_file(checkpoint)), "they are in the parent"
     watcher = Watcher()
     run(replace(frozen, resume=True), watcher)
     assert watcher.seen[0][0] == 0  # what the towers said was kept
