@@ -86,7 +86,7 @@ class Encoder:
         return self.bundle.fixed_length or min(round_up(max(1, len(ids))), longest)
 
     def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
-        """The answers to products of one `padded_length`.
+        """The answers to products of one `padded_length`; equal ones are answered once.
 
         Where they do not fit into the memory of the device together, half of them is tried, and so
         on; what fits is remembered.
@@ -94,6 +94,17 @@ class Encoder:
         Raises:
             UsageError: one product alone does not fit.
         """
+        keys = [(p.image_key if p.has_image else None, tuple(p.ids)) for p in products]
+        distinct = dict(zip(keys, products, strict=True))
+        answers = self._answer_as_fits(list(distinct.values()))
+        place = {key: row for row, key in enumerate(distinct)}
+        rows = [place[key] for key in keys]
+        return BatchAnswers(
+            {name: logits[rows] for name, logits in answers.logits.items()},
+            answers.modality_weights[rows],
+        )
+
+    def _answer_as_fits(self, products: Sequence[Inputs]) -> BatchAnswers:
         while True:
             size = min(self._most or len(products), len(products))
             pieces = [products[start : start + size] for start in range(0, len(products), size)]

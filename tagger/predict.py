@@ -28,6 +28,8 @@ READ_ROWS = 64
 READ_AHEAD = 2
 """Times READ_ROWS whose pictures are decoded while a GPU works on earlier ones. A model on the CPU
 leaves no core free for that: side by side, both take longer than one after the other."""
+STRIDE = 8
+"""Rows between one that is prepared and the next."""
 HELD_BYTES, HELD_BATCHES = 256 << 20, 32
 """Catalog rows that may wait for the model; beyond, it takes batches that are not full."""
 
@@ -214,13 +216,11 @@ class _Rows:
         """Start decoding the pictures of `batch`."""
         images = image_sources(batch, how.columns.image)
         titles = titles_of(batch, how.columns.title)
-        return cls(
-            batch,
-            [
-                pool.submit(prepare, image, title, answerer, how, previous)
-                for image, title in zip(images, titles, strict=True)
-            ],
-        )
+        futures: dict[int, Future[Product]] = {}
+        # Not in order: neighbours often share a picture, and one thread would wait for the other.
+        for row in (n for first in range(STRIDE) for n in range(first, len(images), STRIDE)):
+            futures[row] = pool.submit(prepare, images[row], titles[row], answerer, how, previous)
+        return cls(batch, [futures[row] for row in range(len(images))])
 
     def collect(self, previous: Previous | None) -> dict[int, Product]:
         """Wait for the pictures; take over what `previous` knows, return the others by row."""

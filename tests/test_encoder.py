@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -22,7 +23,7 @@ from tagger.encoder import Encoder
 from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
-from tagger.runtime import ROUND
+from tagger.runtime import ROUND, BatchAnswers, Inputs
 
 from .conftest import (
     TASKS,
@@ -151,13 +152,39 @@ def test_mobile_tower_sees_few_pictures_at_a_time_and_answers_the_same(
 
 
 def test_batches_are_filled_from_several_reads(model_dir: Path, make_catalog: MakeCatalog) -> None:
-    words = [f"red {number}" for number in range(300)]
-    path, model = make_catalog([{"title": w} for w in words]), bundle.load(model_dir)
-    device = SmallDevice(1000)
-    model.model.norm.register_forward_pre_hook(device)
+    path, sizes = make_catalog([{"title": f"red {number}"} for number in range(300)]), []
+
+    class Watched(Encoder):
+        def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
+            sizes.append(len(products))
+            return super().answer(products)
+
     how = Labelling(TASKS, path.parent, batch_size=128)
-    list(label_batches(Encoder(model), Catalog(path).batches(64), how))
-    assert device.sizes == [128, 128, 48]
+    list(label_batches(Watched(bundle.load(model_dir)), Catalog(path).batches(64), how))
+    assert sizes == [128, 128, 44]
+
+
+def test_equal_products_of_a_batch_are_answered_once_and_each_gets_its_answer(
+    model_dir: Path,
+) -> None:
+    model, device = bundle.load(model_dir), SmallDevice(1000)
+    model.model.norm.register_forward_pre_hook(device)
+    encoder = Encoder(model)
+    pictures = [np.full((32, 24, 3), grey, np.uint8) for grey in (0, 99, 200)]
+    keys, ids = [b"a", b"b", b"c"], [encoder.read("red shirt"), encoder.read("blue bag")]
+    some = [
+        Inputs(keys[n % 3] if n % 4 else None, pictures[n % 3] if n % 4 else None, ids=ids[n % 2])
+        for n in range(40)
+    ]
+    together = encoder.answer(some)
+    assert device.sizes == [8]  # of the 8 that differ
+    for row, product in enumerate(some[:12]):
+        alone = encoder.answer([product])
+        np.testing.assert_array_equal(
+            together.modality_weights[row], alone.modality_weights[0], strict=True
+        )
+        for name, logits in alone.logits.items():
+            np.testing.assert_array_equal(together.logits[name][row], logits[0])
 
 
 def test_device_too_small_for_one_product_is_said_so(model_dir: Path, repeating: Path) -> None:
