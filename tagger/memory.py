@@ -53,9 +53,9 @@ class Remembered:
 class Memory:
     """Features by key, the oldest batch forgotten beyond `max_bytes`; for several threads.
 
-    Batches are kept and forgotten whole, however often a row is asked for: a copy of each row of
-    its own would leave the heap full of holes (four times as large as the features in it), and a
-    single row would hold its batch.
+    Batches are kept and forgotten whole, however often a row is asked for: rows copied one by one
+    would leave the heap full of holes (it grew to four times the features in it), and a row that
+    is a view holds its batch anyway.
     """
 
     def __init__(self, max_bytes: int) -> None:
