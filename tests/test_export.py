@@ -51,7 +51,7 @@ from tagger.export import Comparison, ExportOptions, export
 from tagger.exported import Format, Manifest, limits
 from tagger.golden import Arrays
 from tagger.hashes import file_digest
-from tagger.model import CMAClip
+from tagger.systems import build_network
 from tagger.tokenizer import learn_pieces
 
 from .conftest import TASKS, TEMPERATURE, MakeCatalog, mixed_rows, random_titles, tiny_config
@@ -299,7 +299,7 @@ def test_every_model_on_the_shelf_exports(name: str, tmp_path: Path) -> None:
         )
         torch.manual_seed(0)
         source = tmp_path / "model"
-        bundle.save(source, config, CMAClip(config).eval(), tokenizer, "# x\n")
+        bundle.save(source, config, build_network(config).eval(), tokenizer, "# x\n")
     done = consume(export_to(tmp_path / "out", source, "onnx"))
     assert done.returncode == 0, done.stdout + done.stderr
 
