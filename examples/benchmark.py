@@ -292,12 +292,18 @@ def compare(folder: Path, exact: Bundle, feed: Path) -> tuple[float, float]:
     return 100 * float(same.min()), max(moved)
 
 
-def measure_training(model: Path, feed: Path, device: str) -> list[Row]:
-    """Products a second of epochs with frozen towers, and of one that trains all."""
+def add_labels(feed: Path) -> pd.DataFrame:
+    """The products of `feed` with a task `word`; written as train.parquet and val.parquet."""
     products = pd.read_parquet(feed)
     products["word"] = ["red" if "red" in title.split() else "other" for title in products["title"]]
     products.to_parquet(feed.parent / "train.parquet")
     products[: len(products) // 8].to_parquet(feed.parent / "val.parquet")
+    return products
+
+
+def measure_training(model: Path, feed: Path, device: str) -> list[Row]:
+    """Products a second of epochs with frozen towers, and of one that trains all."""
+    products = add_labels(feed)
     seconds: dict[bool, list[float]] = {}
     for frozen, epochs in ((True, 3), (False, 1)):
         options = TrainOptions(

@@ -44,7 +44,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, python in programs.items():
                 command = [python, __file__, python, "--measure", name, folder]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 for stage, rate in json.loads(done.stdout.splitlines()[-1]).items():
                     print(f"{name:10} {stage:8} {rate:6.1f} products/s", flush=True)
                     best[name][stage] = max(rate, best[name].get(stage, 0.0))
@@ -57,13 +57,10 @@ def make(folder: Path) -> None:
     """Products and a model for tagger; what AutoGluon makes its own model of."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    from benchmark import make_feed, make_vit
+    from benchmark import add_labels, make_feed, make_vit
 
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
-    products = pd.read_parquet(make_feed(folder, NUM_PRODUCTS, repeats=1))
-    products[LABEL] = ["red" if "red" in t.split() else "other" for t in products["title"]]
-    products.to_parquet(folder / "train.parquet")
-    products[: NUM_PRODUCTS // 8].to_parquet(folder / "val.parquet")
+    add_labels(make_feed(folder, NUM_PRODUCTS, repeats=1))
     make_vit(folder)
     clip = folder / "clip"
     clip.mkdir()

@@ -309,4 +309,8 @@ def _copy(model: Network) -> dict[str, Tensor]:
 
 
 def _put(model: Network, learned: dict[str, Tensor]) -> None:
-    model.load_state_dict(model.state_dict() | learned)
+    """Load `learned`, which must be all that training changes."""
+    state = model.state_dict()
+    for name in _learned(model):
+        del state[name]
+    model.load_state_dict(state | learned)

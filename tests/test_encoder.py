@@ -177,7 +177,7 @@ def test_equal_products_of_a_batch_are_answered_once_and_each_gets_its_answer(
         for n in range(40)
     ]
     together = encoder.answer(some)
-    assert device.sizes == [8]  # of the 8 that differ
+    assert device.sizes == [8]  # the 7 that differ, filled up
     for row, product in enumerate(some[:12]):
         alone = encoder.answer([product])
         np.testing.assert_array_equal(
