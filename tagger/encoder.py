@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,7 @@ from tagger.inference import pictures_at_once
 from tagger.memory import Once, Remembered
 from tagger.network import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
-from tagger.runtime import ROUND, BatchAnswers, Inputs, Work, round_up
+from tagger.runtime import ROUND, TITLE_STEP, BatchAnswers, Inputs, Work, round_up
 from tagger.titles import tokens_of
 from tagger.version import __version__
 
@@ -52,6 +53,7 @@ class Encoder:
         self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
         self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
+        self._expected: dict[bytes, Pixels] = {}
 
     @property
     def work(self) -> Work:
@@ -83,7 +85,14 @@ class Encoder:
     def padded_length(self, ids: Sequence[int]) -> int:
         """Tokens that a title is filled up to; only titles of one length share a batch."""
         longest = self.bundle.tokenizer.context_length
-        return self.bundle.fixed_length or min(round_up(max(1, len(ids))), longest)
+        return self.bundle.fixed_length or min(round_up(max(1, len(ids)), TITLE_STEP), longest)
+
+    def expect(self, products: Sequence[Inputs]) -> None:
+        """`answer` will be asked about these: until then their pictures fill up batches of others,
+        where rows of zeros would stand."""
+        for product in products:
+            if product.image_key is not None and product.pixels is not None:
+                self._expected[product.image_key] = product.pixels
 
     def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
         """The answers to products of one `padded_length`; equal ones are answered once.
@@ -146,17 +155,23 @@ class Encoder:
         for product in products:
             if product.image_key is None or product.image_key in known:
                 continue
+            self._expected.pop(product.image_key, None)
             features = product.features or self._images.recent(product.image_key)
             if features is not None:
                 known[product.image_key] = features
             elif product.pixels is not None:
                 fresh[product.image_key] = product.pixels
         if fresh:
+            fresh |= self._expected_pictures(round_up(len(fresh)) - len(fresh))
             known |= self._images.put(list(fresh), self._encode_images(list(fresh.values())))
             self.num_images += len(fresh)
         keys = [product.image_key if product.has_image else None for product in products]
         rows = [self._no_image if key is None else known[key] for key in keys]
         return _stacked(rows, self.bundle.device)
+
+    def _expected_pictures(self, most: int) -> dict[bytes, Pixels]:
+        """Up to `most` of them, which are no longer expected then."""
+        return {key: self._expected.pop(key) for key in list(islice(self._expected, most))}
 
     @cached_property
     def _no_image(self) -> Features:

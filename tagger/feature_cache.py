@@ -17,8 +17,8 @@ from tagger.errors import OutputError
 from tagger.network import Features
 
 FILE_NAME = "features.sqlite"
-FORMAT = 1
-"""Of a row; a cache of another format is refused."""
+FORMAT = 2
+"""Of its tables; a cache of another format is refused."""
 APPLICATION_ID = 0x74616767
 MAX_BYTES = 10 << 30
 """Of the file; what earlier runs left and no later one used makes room first."""
@@ -70,11 +70,13 @@ class FeatureCache:
         # Readers go on while a run writes, and only whole batches of pages wait for the disk.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
+        execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+        # A table of its own: to change one column of a row, SQLite writes all of its value again.
         execute(
-            "CREATE TABLE IF NOT EXISTS features "
-            "(key BLOB PRIMARY KEY, run INTEGER NOT NULL, value BLOB NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, run INTEGER NOT NULL) "
+            "WITHOUT ROWID"
         )
-        execute("CREATE INDEX IF NOT EXISTS by_run ON features (run)")
+        execute("CREATE INDEX IF NOT EXISTS by_run ON uses (run)")
         execute(f"PRAGMA user_version = {FORMAT}")
 
     def get(self, key: bytes) -> Features | None:
@@ -105,13 +107,17 @@ class FeatureCache:
         with self._lock:
             if self.trouble is not None:
                 return
-            rows = [(key, self._run, _packed(key, value)) for key, value in features.items()]
+            rows = [(key, _packed(key, value)) for key, value in features.items()]
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._mark_used()
-                if self._make_room(sum(len(value) for _, _, value in rows)):
+                if self._make_room(sum(len(value) for _, value in rows)):
                     self._connection.executemany(
-                        "INSERT OR REPLACE INTO features VALUES (?, ?, ?)", rows
+                        "INSERT OR REPLACE INTO features VALUES (?, ?)", rows
+                    )
+                    self._connection.executemany(
+                        "INSERT OR REPLACE INTO uses VALUES (?, ?)",
+                        [(key, self._run) for key, _ in rows],
                     )
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
@@ -129,7 +135,7 @@ class FeatureCache:
 
     def _mark_used(self) -> None:
         marks = [(self._run, key) for key in self._used]
-        self._connection.executemany("UPDATE features SET run = ? WHERE key = ?", marks)
+        self._connection.executemany("UPDATE uses SET run = ? WHERE key = ?", marks)
         self._used = []
 
     def _make_room(self, size: int) -> bool:
@@ -138,13 +144,13 @@ class FeatureCache:
         Never what this run used: a catalog larger than the cache would push itself out of it.
         """
         while self._num_bytes + size > self._max_bytes:
-            deleted = self._connection.execute(
-                "DELETE FROM features WHERE key IN "
-                "(SELECT key FROM features WHERE run < ? ORDER BY run LIMIT 64)",
-                (self._run,),
-            )
-            if deleted.rowcount == 0:
+            oldest = self._connection.execute(
+                "SELECT key FROM uses WHERE run < ? ORDER BY run LIMIT 64", (self._run,)
+            ).fetchall()
+            if not oldest:
                 return False
+            for table in ("features", "uses"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE key = ?", oldest)
         return True
 
     @property

@@ -50,6 +50,16 @@ def speed_up(model: Network, fp32: bool) -> None:
             model.modality_embedding.data = model.modality_embedding.data.to(torch.bfloat16)
     for part in parts:
         part.to(torch.bfloat16)
+        if device.type == "cpu":
+            _spare_tanh(part)
+
+
+def _spare_tanh(part: nn.Module) -> None:
+    """GELU as it is defined instead of by its approximation with tanh, which takes four times as
+    long in bf16 on a CPU; they differ by 0.0005 at most, bf16 around there by 0.004."""
+    for module in part.modules():
+        if isinstance(module, nn.GELU):
+            module.approximate = "none"
 
 
 def pictures_at_once(model: Network, step: int) -> int | None:

@@ -165,6 +165,7 @@ class _Waiting:
 
     def add(self, rows: _Rows, products: Mapping[int, Product]) -> None:
         """Products of `rows` by their row."""
+        self._answerer.expect([product.inputs for product in products.values()])
         for row, product in products.items():
             length = self._answerer.padded_length(product.inputs.ids)
             self._slots.setdefault(length, deque()).append(_Slot(rows, row, product))

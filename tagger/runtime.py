@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.float32]
 ROUND = 8
-"""Batches are filled up to multiples of so many products and tokens. Matrix products then take the
-same path for every row, and no bit of an answer hangs on what else is in the batch (seen on CPUs
-with AVX-512; a GPU may choose otherwise)."""
+"""Batches are filled up to multiples of so many products. Matrix products then take the same path
+for every row, and no bit of an answer hangs on what else is in the batch (seen on CPUs with
+AVX-512; a GPU may choose otherwise)."""
+TITLE_STEP = 2
+"""Titles are filled up to multiples of so many tokens, and only titles of one length share a batch:
+less is computed for nothing, but more batches are not full at the end of a catalog."""
 NO_WORDS: Mapping[str, frozenset[str]] = {}
 
 
@@ -103,6 +106,10 @@ class Answerer(Protocol):
 
     def padded_length(self, ids: Sequence[int]) -> int:
         """Tokens that a title is filled up to; only titles of one length share a batch."""
+        ...
+
+    def expect(self, products: Sequence[Inputs]) -> None:
+        """`answer` will be asked about these, each of them once and in another order."""
         ...
 
     def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
@@ -186,9 +193,9 @@ class Model(ABC):
         """
 
 
-def round_up(count: int) -> int:
-    """`count`, or the next multiple of ROUND."""
-    return -(-count // ROUND) * ROUND
+def round_up(count: int, step: int = ROUND) -> int:
+    """`count`, or the next multiple of `step`."""
+    return -(-count // step) * step
 
 
 def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
