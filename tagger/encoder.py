@@ -43,9 +43,14 @@ class Encoder:
     """
 
     def __init__(
-        self, bundle: Bundle, cache: FeatureCache | None = None, max_bytes: int = MAX_BYTES
+        self,
+        bundle: Bundle,
+        cache: FeatureCache | None = None,
+        max_bytes: int = MAX_BYTES,
+        title_step: int = TITLE_STEP,
     ) -> None:
         self.bundle, self.cache = bundle, cache
+        self._title_step = title_step
         self.num_images = self.num_titles = 0
         self._most: int | None = None
         """Products that fit into the memory of the device together, once that is known."""
@@ -85,7 +90,9 @@ class Encoder:
     def padded_length(self, ids: Sequence[int]) -> int:
         """Tokens that a title is filled up to; only titles of one length share a batch."""
         longest = self.bundle.tokenizer.context_length
-        return self.bundle.fixed_length or min(round_up(max(1, len(ids)), TITLE_STEP), longest)
+        return self.bundle.fixed_length or min(
+            round_up(max(1, len(ids)), self._title_step), longest
+        )
 
     def expect(self, products: Sequence[Inputs]) -> None:
         """`answer` will be asked about these: until then their pictures fill up batches of others,

@@ -16,7 +16,7 @@ from tagger.feature_cache import FeatureCache
 from tagger.images import Pixels
 from tagger.inference import speed_up
 from tagger.network import Features, Network
-from tagger.runtime import Inputs
+from tagger.runtime import ROUND, Inputs
 from tagger.tokenizer import Tokenizer
 
 MAX_BYTES = 1 << 30
@@ -33,7 +33,8 @@ class FrozenTowers:
         bundle = Bundle(
             path=Path(), config=model.config, model=ready, tokenizer=tokenizer, sha256=""
         )
-        self.encoder = Encoder(bundle, cache, MAX_BYTES)
+        # A batch of training has titles of all lengths: few steps make few small batches of them.
+        self.encoder = Encoder(bundle, cache, MAX_BYTES, title_step=ROUND)
 
     def image_features(self, pixels: Tensor) -> Features:
         """pixels uint8 (n, 3, height, width), as decoded."""

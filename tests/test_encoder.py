@@ -23,7 +23,7 @@ from tagger.encoder import Encoder
 from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
-from tagger.runtime import ROUND, TITLE_STEP, BatchAnswers, Inputs, round_up
+from tagger.runtime import TITLE_STEP, BatchAnswers, Inputs, round_up
 
 from .conftest import (
     TASKS,
