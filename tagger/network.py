@@ -22,6 +22,7 @@ from tagger.tasks import Task
 from tagger.tokenizer import Tokenizer
 from tagger.towers import (
     ImageTower,
+    OpenClipImageTower,
     TextTower,
     TokenTextTower,
     open_clip_towers,
@@ -198,6 +199,8 @@ class Network(nn.Module, ABC):
     @property
     def image_dtype(self) -> torch.dtype:
         """In which the image tower takes its pixels."""
+        if isinstance(self.image_tower, OpenClipImageTower) and self.image_tower.pixel_dtype:
+            return self.image_tower.pixel_dtype
         # An export may store matrices in another type than it computes in, but not vectors.
         vectors = (p.dtype for p in self.image_tower.parameters() if p.ndim == 1)
         return next(vectors, torch.float32)

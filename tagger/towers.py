@@ -117,6 +117,9 @@ class TokenTextTower(nn.Module):
 class OpenClipImageTower(nn.Module):
     """`visual` of an open_clip model: global = encode_image, tokens = its patch tokens."""
 
+    pixel_dtype: torch.dtype | None = None
+    """In which it takes its pixels; None: that of its weights."""
+
     def __init__(self, visual: Any, width: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.visual = visual

@@ -16,12 +16,18 @@ import tagger
 from tagger import bundle
 from tagger.config import Architecture, Config, Preprocess, TokenTower
 from tagger.errors import ModelError, WeightsError
-from tagger.fast_vit import PatchEmbedding, write_out_attention
+from tagger.fast_vit import PatchEmbedding, narrow_products, write_out_attention
 from tagger.inference import speed_up
 from tagger.model import CMAClip
 from tagger.network import Normalise
 from tagger.tokenizer import ClipPieces
-from tagger.towers import TokenTextTower, load_pretrained, open_clip_towers
+from tagger.towers import (
+    OpenClipImageTower,
+    OpenClipTextTower,
+    TokenTextTower,
+    load_pretrained,
+    open_clip_towers,
+)
 
 from .conftest import randomise, register_architectures, tiny_config
 
@@ -84,6 +90,12 @@ ARCHITECTURES["tiny-words"] = {
     "text_cfg": {**TEXT, "vocab_size": 49408},
 }
 """Reads CLIP's own tokens."""
+ARCHITECTURES["tiny-deep"] = {
+    "embed_dim": 8,
+    "vision_cfg": {**VIT, "layers": 12},
+    "text_cfg": {**TEXT, "layers": 12},
+}
+"""Enough blocks for roundings to add up."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -239,6 +251,46 @@ def test_fast_towers_answer_as_open_clips_own(name: str) -> None:
     if "timm" not in str(ARCHITECTURES[name]) and name != "tiny-resnet":
         kinds = {type(module).__name__ for module in fast.modules()}
         assert {"FastAttention", "PatchEmbedding"} <= kinds
+
+
+def distances(model: CMAClip, other: CMAClip) -> list[float]:
+    """Mean distance of the features of picture and title, relative to their size."""
+    pixels = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    ids = titles(16)
+    with torch.inference_mode():
+        pairs = [
+            (one.float(), two.float())
+            for seen, again in (
+                (model.image_features(pixels), other.image_features(pixels)),
+                (model.text_features(ids, ids > 0), other.text_features(ids, ids > 0)),
+            )
+            for one, two in ((seen.pooled, again.pooled), (seen.tokens, again.tokens))
+        ]
+    return [float((two - one).norm() / one.norm()) for one, two in pairs]
+
+
+def test_what_blocks_add_up_in_float32_is_nearer_than_all_in_bf16() -> None:
+    exact, rounded, narrow = (model_on("tiny-deep") for _ in range(3))
+    for tower in (rounded.image_tower, rounded.text_tower):
+        tower.to(torch.bfloat16)
+    for tower in (narrow.image_tower, narrow.text_tower):
+        assert isinstance(tower, OpenClipImageTower | OpenClipTextTower)
+        names = set(tower.state_dict())
+        assert narrow_products(tower)
+        assert {name.replace("conv1.0", "conv1") for name in tower.state_dict()} == names
+    seen = narrow.image_features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert seen.tokens.dtype == torch.bfloat16
+    for near, far in zip(distances(exact, narrow), distances(exact, rounded), strict=True):
+        assert near < 0.9 * far
+
+
+@pytest.mark.parametrize("name", ["tiny-coca", "tiny-resnet", "tiny-convnext"])
+def test_towers_that_are_no_plain_transformers_stay_whole(name: str) -> None:
+    tower = model_on(name).image_tower
+    assert isinstance(tower, OpenClipImageTower)
+    before = {name: tensor.dtype for name, tensor in tower.state_dict().items()}
+    assert not narrow_products(tower)
+    assert {name: tensor.dtype for name, tensor in tower.state_dict().items()} == before
 
 
 def test_written_out_attention_learns_as_open_clips_own() -> None:

@@ -105,14 +105,14 @@ def through_blocks(
         return tower.norm(last(x, mask)[rows, end]), attention.mean(1)
     *blocks, last = tower.text.transformer.resblocks
     weight, bias, heads = last.attn.in_proj_weight, last.attn.in_proj_bias, last.attn.num_heads
-    x = x.to(weight.dtype)
+    x = x.to(last.ln_1.weight.dtype)
     blocked = causal(mask, x.dtype).repeat_interleave(heads, 0)
     for block in blocks:
         x = block(x, attn_mask=blocked)
     known = last.ln_1(x)
     attention = attention_of(known[rows, end][:, None], known, weight, bias, heads, mask)
     tokens = tower.text.ln_final(last(x, attn_mask=blocked))
-    return tower.projected(tokens[rows, end]), attention.mean(1)
+    return tower.projected(tokens[rows, end]).to(weight.dtype), attention.mean(1)
 
 
 def causal(mask: Tensor, dtype: torch.dtype) -> Tensor:
