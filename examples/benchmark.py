@@ -41,7 +41,7 @@ from tagger.images import decode
 from tagger.job import Job, JobOptions
 from tagger.model import CMAClip
 from tagger.run import Result, run
-from tagger.runtime import Inputs
+from tagger.runtime import ROUND, Inputs
 from tagger.tasks import Task
 from tagger.tokenizer import ClipPieces
 from tagger.train import TrainOptions, train
@@ -52,8 +52,8 @@ NOUNS = ("shirt", "kurta", "shoe", "bag", "watch", "heel", "belt", "dress", "cap
 KINDS = ("men", "women", "kids", "casual", "formal", "sports", "striped", "printed", "solid")
 SMALL_MODEL_PRODUCTS = 8
 """Times as many products for a small model, so that its run takes seconds, too."""
-NETWORK_PRODUCTS = 4 * BATCH_SIZE
-"""Products that the network alone is timed on."""
+NETWORK_PRODUCTS = 8 * BATCH_SIZE
+"""Products that the network alone is timed on, at most."""
 LOOP_BATCH = 32
 """Of the plain open_clip loop that people write."""
 
@@ -184,16 +184,18 @@ def make_vit(folder: Path) -> Path:
 
 
 def load_batches(model: Bundle, feed: Path) -> list[list[Inputs]]:
-    """The first products of the catalog, decoded and tokenised, batched as predict does."""
+    """The first products of the catalog, decoded and tokenised, batched as predict does; without
+    those that would leave a batch to be filled up, or the ceiling would count that as work."""
     encoder, by_length = Encoder(model), {}
     for number, row in enumerate(pd.read_parquet(feed)[:NETWORK_PRODUCTS].itertuples()):
         ids = encoder.read(row.title)
         pixels, _ = decode((feed.parent / row.image).read_bytes(), model.config.preprocess)
         inputs = Inputs(str(number).encode(), pixels, ids=ids)
         by_length.setdefault(encoder.padded_length(ids), []).append(inputs)
+    full = [products[: len(products) // ROUND * ROUND] for products in by_length.values()]
     return [
         products[start : start + BATCH_SIZE]
-        for products in by_length.values()
+        for products in full
         for start in range(0, len(products), BATCH_SIZE)
     ]
 
