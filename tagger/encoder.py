@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -178,7 +177,14 @@ class Encoder:
 
     def _expected_pictures(self, most: int) -> dict[bytes, Pixels]:
         """Up to `most` of them, which are no longer expected then."""
-        return {key: self._expected.pop(key) for key in list(islice(self._expected, most))}
+        chosen: dict[bytes, Pixels] = {}
+        while self._expected and len(chosen) < most:
+            key = next(iter(self._expected))
+            pixels = self._expected.pop(key)
+            # One decoded before its features were there may be expected again.
+            if self._images.recent(key) is None:
+                chosen[key] = pixels
+        return chosen
 
     @cached_property
     def _no_image(self) -> Features:

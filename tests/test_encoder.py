@@ -184,6 +184,18 @@ def test_batches_of_pictures_are_filled_up_with_those_of_products_that_wait(
     assert not encoder._expected
 
 
+def test_picture_that_is_expected_again_is_not_encoded_again(model_dir: Path) -> None:
+    encoder = Encoder(bundle.load(model_dir))
+    pictures = [np.full((32, 24, 3), grey, np.uint8) for grey in (0, 99, 200)]
+    first, second, third = (
+        Inputs(key, pixels) for key, pixels in zip((b"a", b"b", b"c"), pictures, strict=True)
+    )
+    for expected, asked in (([second], first), ([second], third), ([], second)):
+        encoder.expect(expected)
+        encoder.answer([asked])
+    assert encoder.num_images == 3
+
+
 def test_equal_products_of_a_batch_are_answered_once_and_each_gets_its_answer(
     model_dir: Path,
 ) -> None:
