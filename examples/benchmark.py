@@ -193,6 +193,8 @@ def load_batches(model: Bundle, feed: Path) -> list[list[Inputs]]:
         inputs = Inputs(str(number).encode(), pixels, ids=ids)
         by_length.setdefault(encoder.padded_length(ids), []).append(inputs)
     full = [products[: len(products) // ROUND * ROUND] for products in by_length.values()]
+    if not any(full):
+        raise SystemExit(f"too few products to fill a batch of {ROUND}: raise --num-products")
     return [
         products[start : start + BATCH_SIZE]
         for products in full

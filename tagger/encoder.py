@@ -38,7 +38,7 @@ class Encoder:
     """A model with what it remembers, and what `cache` does from earlier runs.
 
     `num_images` and `num_titles` count what passed the towers. `look` and `read` may be called from
-    several threads at a time, `answer` from one.
+    several threads at a time, `expect` and `answer` from one.
     """
 
     def __init__(
@@ -46,16 +46,21 @@ class Encoder:
         bundle: Bundle,
         cache: FeatureCache | None = None,
         max_bytes: int = MAX_BYTES,
-        title_step: int = TITLE_STEP,
+        title_step: int | None = None,
     ) -> None:
+        """`title_step`: titles are filled up to multiples of so many tokens; None: as is fastest
+        where batches are of titles of one length."""
         self.bundle, self.cache = bundle, cache
-        self._title_step = title_step
+        fine = TITLE_STEP if bundle.device.type == "cpu" else ROUND
+        self._title_step = title_step or fine
         self.num_images = self.num_titles = 0
         self._most: int | None = None
         """Products that fit into the memory of the device together, once that is known."""
         self._pictures_at_once = pictures_at_once(bundle.model, ROUND)
         self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
-        self._titles = Remembered(max_bytes, cache, b"" if cache is None else text_context(bundle))
+        # What is stored of a title has its padded length.
+        context = b"" if cache is None else text_context(bundle) + bytes([self._title_step])
+        self._titles = Remembered(max_bytes, cache, context)
         self._decoded = Once[bytes, tuple[Pixels | None, ImageStatus]](RECENT)
         self._expected: dict[bytes, Pixels] = {}
 

@@ -1,4 +1,4 @@
-"""Parts of open_clip's transformers, computed in fewer passes over the memory; for CPUs.
+"""Parts of open_clip's transformers in fewer passes over the memory, or in bf16; for CPUs.
 
 A GPU has kernels of its own for these; on a CPU they took a quarter of the time.
 """
@@ -65,11 +65,11 @@ class NarrowNorm(nn.LayerNorm):
 
 
 def narrow_products(tower: OpenClipImageTower | OpenClipTextTower) -> bool:
-    """Put the matrix products of a transformer into bf16, and its outputs; what is added up from
-    block to block stays in float32.
+    """Put the products of a transformer's blocks and patches into bf16, and what the tower gives;
+    what is added up from block to block stays in float32.
 
-    Rounded there as well, it moved confidences by half as much again, and saves no time. Whether
-    `tower` is such a transformer; another one is left as it is.
+    Rounded there as well, it moved logits by half as much again, and saves no time. Whether `tower`
+    is such a transformer; another one is left as it is.
     """
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 

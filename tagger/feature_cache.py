@@ -24,6 +24,8 @@ MAX_BYTES = 10 << 30
 """Of the file; what earlier runs left and no later one used makes room first."""
 WAIT_SECONDS = 60.0
 """For another run that is writing at this moment."""
+MARKS = 4096
+"""Values found whose use is noted in one go."""
 _DIGEST_BYTES = 16
 
 
@@ -100,6 +102,8 @@ class FeatureCache:
             else:
                 self.num_found += 1
                 self._used.append(key)
+                if len(self._used) >= MARKS:
+                    self._note_uses()
         return features
 
     def put(self, features: Mapping[bytes, Features]) -> None:
@@ -126,12 +130,21 @@ class FeatureCache:
     def close(self) -> None:
         """Note what was used."""
         with self._lock:
+            if self.trouble is None:
+                self._note_uses()
             try:
-                if self.trouble is None:
-                    self._mark_used()
                 self._connection.close()
             except sqlite3.Error as error:
                 self._leave_aside(error)
+
+    def _note_uses(self) -> None:
+        """In one transaction: each of its own would write a page for every value."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._mark_used()
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._leave_aside(error)
 
     def _mark_used(self) -> None:
         marks = [(self._run, key) for key in self._used]

@@ -33,7 +33,7 @@ class FrozenTowers:
         bundle = Bundle(
             path=Path(), config=model.config, model=ready, tokenizer=tokenizer, sha256=""
         )
-        # A batch of training has titles of all lengths: few steps make few small batches of them.
+        # A batch of training has titles of all lengths: coarse steps make fewer, larger batches.
         self.encoder = Encoder(bundle, cache, MAX_BYTES, title_step=ROUND)
 
     def image_features(self, pixels: Tensor) -> Features:

@@ -16,8 +16,8 @@ from tagger.towers import OpenClipImageTower, OpenClipTextTower
 def speed_up(model: Network, fp32: bool) -> None:
     """Fold batch norms into convolutions, paths into heads; compute in bf16 where that is faster.
 
-    bf16 is for open_clip towers with the fusion's `trunk` over them, of plain transformers for the
-    matrix products alone (`narrow_products`), and for residual towers. A small text tower and what
+    bf16 is for open_clip towers with the fusion's `trunk` over them, on a CPU for the products of
+    their blocks alone (`narrow_products`), and for residual towers. A small text tower and what
     stands on it stay in float32: they take little of the time, and bf16 there moves confidences by
     up to 0.03, in the residual tower by up to 0.015. So does a mobile tower: bf16 moves confidences
     by up to 0.09 there, or saves a tenth of the time if its first half is spared. So do

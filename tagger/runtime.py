@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.float32]
 ROUND = 8
-"""Batches are filled up to multiples of so many products. Matrix products then take the same path
-for every row, and no bit of an answer hangs on what else is in the batch (seen on CPUs with
-AVX-512; a GPU may choose otherwise)."""
+"""Batches are filled up to multiples of so many products, and titles to so many tokens. Matrix
+products then take the same path for every row, and no bit of an answer hangs on what else is in the
+batch (seen on CPUs with AVX-512; a GPU may choose otherwise)."""
 TITLE_STEP = 2
-"""Titles are filled up to multiples of so many tokens, and only titles of one length share a batch:
-less is computed for nothing, but more batches are not full at the end of a catalog."""
+"""Where torch computes on a CPU, titles are filled up to multiples of so many tokens instead. Only
+titles of one length share a batch: less is computed for nothing, but batches are smaller, which
+costs a GPU more than it gains."""
 NO_WORDS: Mapping[str, frozenset[str]] = {}
 
 
@@ -83,7 +84,7 @@ class Work:
 class Answerer(Protocol):
     """Products to answers, batch by batch.
 
-    `look` and `read` may be called from several threads at a time, `answer` from one.
+    `look` and `read` may be called from several threads at a time, `expect` and `answer` from one.
     """
 
     @property
@@ -109,7 +110,7 @@ class Answerer(Protocol):
         ...
 
     def expect(self, products: Sequence[Inputs]) -> None:
-        """`answer` will be asked about these, each of them once and in another order."""
+        """`answer` will be asked about these, sooner or later and in any order."""
         ...
 
     def answer(self, products: Sequence[Inputs]) -> BatchAnswers:

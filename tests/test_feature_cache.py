@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tagger import bundle
+from tagger import bundle, feature_cache
 from tagger.bundle import Bundle
 from tagger.config import read_config
 from tagger.encoder import Encoder, image_context, text_context
 from tagger.errors import OutputError
-from tagger.feature_cache import FILE_NAME, FeatureCache, opened
+from tagger.feature_cache import FILE_NAME, FORMAT, FeatureCache, opened
 from tagger.job import Job, JobOptions
 from tagger.network import Features
 from tagger.run import Result, run
@@ -134,6 +134,47 @@ def test_cache_stays_below_its_size_and_forgets_what_no_later_run_used(tmp_path:
     kept = [n for n in range(1000, 1300) if same(there.get(key(n)), some(n, 200))]
     assert len(kept) > 50
     assert kept == list(range(1000, 1000 + len(kept)))  # no later one pushed an earlier one out
+
+
+def test_uses_are_noted_many_at_a_time_and_no_value_is_written_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "MARKS", 100)
+    with opened(tmp_path) as cache:
+        assert cache is not None
+        cache.put({key(n): some(n) for n in range(250)})
+    statements: list[str] = []
+    with opened(tmp_path) as cache:
+        assert cache is not None
+        cache._connection.set_trace_callback(statements.append)
+        for number in range(250):
+            assert cache.get(key(number)) is not None
+            assert len(cache._used) < 100
+    changes = [line for line in statements if not line.startswith(("SELECT", "PRAGMA"))]
+    assert sum(line.startswith("UPDATE uses") for line in changes) == 250
+    assert len(changes) == 250 + 2 * 3  # three transactions
+    assert changes[0].startswith("BEGIN")
+    assert changes[-1] == "COMMIT"
+
+
+def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    FeatureCache(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute(f"PRAGMA user_version = {FORMAT - 1}")
+    with pytest.raises(OutputError, match="another version of tagger") as refused:
+        FeatureCache(tmp_path)
+    assert "delete" in refused.value.hint
+
+
+def test_features_of_titles_that_were_filled_up_otherwise_are_not_found(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    titles = [(1, 2, 3)]
+    for step, encoded in ((8, 1), (2, 1), (8, 0)):
+        with opened(tmp_path) as cache:
+            encoder = Encoder(tiny, cache, title_step=step)
+            encoder.text_features(titles)
+            assert encoder.num_titles == encoded
 
 
 def _fill(folder: Path, first: int) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 import tagger
 from tagger import bundle
 from tagger.config import Architecture, Config, Preprocess, TokenTower
+from tagger.device import has_bf16
 from tagger.errors import ModelError, WeightsError
 from tagger.fast_vit import PatchEmbedding, narrow_products, write_out_attention
 from tagger.inference import speed_up
@@ -282,6 +283,26 @@ def test_what_blocks_add_up_in_float32_is_nearer_than_all_in_bf16() -> None:
     assert seen.tokens.dtype == torch.bfloat16
     for near, far in zip(distances(exact, narrow), distances(exact, rounded), strict=True):
         assert near < 0.9 * far
+
+
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")
+def test_bf16_model_answers_from_pictures_as_the_exact_one_does() -> None:
+    exact, fast = model_on("tiny-deep"), model_on("tiny-deep")
+    speed_up(exact, fp32=True)
+    speed_up(fast, fp32=False)
+    pixels = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    here, ids = torch.ones(16, dtype=torch.bool), titles(16)
+    with torch.inference_mode():
+        one, other = (model(pixels, here, ids, ids > 0) for model in (exact, fast))
+    for name, logits in one.logits.items():
+        chances = (x.softmax(-1) for x in (logits, other.logits[name]))
+        torch.testing.assert_close(next(chances), next(chances), rtol=0, atol=0.05)
+    torch.testing.assert_close(other.modality_weights, one.modality_weights, rtol=0, atol=0.05)
+    block = fast.image_tower.get_submodule("visual.transformer.resblocks.5")
+    types = {name: p.dtype for name, p in block.named_parameters()}
+    assert types["ln_1.weight"] == torch.float32
+    assert types["mlp.c_fc.weight"] == types["attn.in_proj_weight"] == torch.bfloat16
+    assert {m.approximate for m in fast.trunk[0].modules() if isinstance(m, nn.GELU)} == {"none"}
 
 
 @pytest.mark.parametrize("name", ["tiny-coca", "tiny-resnet", "tiny-convnext"])
