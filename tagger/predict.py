@@ -31,7 +31,7 @@ leaves no core free for that: side by side, both take longer than one after the 
 STRIDE = 8
 """Rows between one that is prepared and the next."""
 HELD_BYTES, HELD_BATCHES = 256 << 20, 32
-"""Catalog rows that may wait for the model; beyond, it takes batches that are not full."""
+"""Catalog rows that may wait for the model; beyond, the oldest go on in smaller batches."""
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,20 @@ def label_batches(
                 held += rows.given.nbytes
             elif not unfinished:
                 return
-            patient = not at_end and held < HELD_BYTES and len(unfinished) < HELD_BATCHES
-            for slots in waiting.take(full=patient):
-                with stages.time("model"):
-                    new = label(answerer, [slot.product for slot in slots], how)
-                stages.computed_rows += len(slots)
-                _hand_out(new, slots)
-            while unfinished and unfinished[0].num_unanswered == 0:
-                rows = unfinished.popleft()
-                held -= rows.given.nbytes
-                yield rows.given, rows.new_columns(how.schema)
+            late: _Rows | None = None
+            while True:
+                for slots in waiting.take(at_end, late):
+                    with stages.time("model"):
+                        new = label(answerer, [slot.product for slot in slots], how)
+                    stages.computed_rows += len(slots)
+                    _hand_out(new, slots)
+                while unfinished and unfinished[0].num_unanswered == 0:
+                    rows = unfinished.popleft()
+                    held -= rows.given.nbytes
+                    yield rows.given, rows.new_columns(how.schema)
+                if held < HELD_BYTES and len(unfinished) < HELD_BATCHES:
+                    break
+                late = unfinished[0]
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,11 @@ class _Waiting:
             length = self._answerer.padded_length(product.inputs.ids)
             self._slots.setdefault(length, deque()).append(_Slot(rows, row, product))
 
-    def take(self, full: bool) -> Iterator[list[_Slot]]:
-        """Batches of at most batch_size; if `full`, only those that are."""
-        least = self._batch_size if full else 1
+    def take(self, at_end: bool, late: _Rows | None) -> Iterator[list[_Slot]]:
+        """Batches of batch_size; also smaller ones if they are all that is left, or hold a product
+        of `late`, the oldest rows."""
         for slots in self._slots.values():
-            while len(slots) >= least:
+            while len(slots) >= self._batch_size or (slots and (at_end or slots[0].rows is late)):
                 count = min(self._batch_size, len(slots))
                 yield [slots.popleft() for _ in range(count)]
 

@@ -98,6 +98,29 @@ def test_rare_title_length_does_not_hold_the_rows_behind_it(
     assert 1 + sum(1 for _ in answers) == read == 61
 
 
+def test_what_waits_for_its_like_does_not_break_up_the_batches_of_others(
+    model_dir: Path, make_catalog: MakeCatalog
+) -> None:
+    rare = "red " * 14
+    rows: list[Row] = [{"title": rare if n % 700 == 0 else f"red {n}"} for n in range(1000, 9000)]
+    sizes: list[int] = []
+
+    class Watched(Encoder):
+        def answer(self, products: Sequence[Inputs]) -> BatchAnswers:
+            sizes.append(len(products))
+            return super().answer(products)
+
+    answers = label_batches(
+        Watched(bundle.load(model_dir)),
+        Catalog(make_catalog(rows)).batches(64),
+        Labelling(TASKS, Path()),
+    )
+    assert sum(new.num_rows for _, new in answers) == len(rows)
+    small = [size for size in sizes if size < 64]
+    assert len(small) < 8  # those of the rare title, and the last
+    assert sum(small) < 12 + 64
+
+
 @pytest.mark.parametrize("title", ["", "red", *random_titles(20), "red " * 40])
 def test_titles_are_filled_up_to_few_lengths(tiny: Bundle, title: str) -> None:
     encoder = Encoder(tiny)
