@@ -11,6 +11,7 @@ from tagger.config import Config
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
 from tagger.network import Network
+from tagger.precision import Bf16Change
 from tagger.training_data import Data
 from tagger.version import __version__
 from tagger.views import VIEWS_IN_TRAINING
@@ -24,6 +25,7 @@ def write_card(
     history: Sequence[Epoch],
     best_epoch: int,
     seconds: float,
+    bf16: Bf16Change | None,
 ) -> str:
     """Markdown with Hugging Face metadata: what made the model, on what, and how good it was."""
     best = history[best_epoch]
@@ -63,7 +65,7 @@ Labels with fewer than {config.training.min_support} products were not learned (
 taught the node above):
 
 {left_out or "- none"}
-{_trees(config)}
+{_trees(config)}{_precision(bf16)}
 Before you pass it on, say under which licence, in the first lines of this file.
 
 Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
@@ -94,6 +96,10 @@ def _trees(config: Config) -> str:
             for name, nodes in config.applicability.not_for.items()
         ]
     return "\n".join(["", *lines, ""]) if lines else ""
+
+
+def _precision(bf16: Bf16Change | None) -> str:
+    return "" if bf16 is None else f"\nIt {bf16}.\n"
 
 
 def _three_digits(accuracy: float | None) -> str:

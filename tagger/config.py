@@ -244,7 +244,9 @@ class Applicability(Frozen, frozen=True):
 class Config(Frozen, frozen=True):
     """config.json of a model directory; without tasks it is a definition to train from.
 
-    `weights` is the precision in which matrices are stored; computation is float32 or better.
+    `weights` is the precision in which matrices are stored. `computes_in` "float32" keeps `predict`
+    from bf16 even where the hardware is faster in it: training says so where answers would change
+    (`tagger.precision`).
     """
 
     architecture: Architecture
@@ -254,6 +256,7 @@ class Config(Frozen, frozen=True):
     tasks: tuple[Task, ...] = ()
     applicability: Applicability | None = None
     weights: Literal["float32", "float16"] = "float32"
+    computes_in: Literal["bfloat16", "float32"] = "bfloat16"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

@@ -213,6 +213,8 @@ def show_training(result: TrainResult, out: Path) -> None:
         )
     console.print(made)
     _say_bad("pictures", Counter(result.image_statuses))
+    if result.bf16 is not None:
+        say(str(result.bf16))
     tasks = ",".join(task.name for task in result.data.tasks)
     say(
         f"{out} is ready ({result.seconds / 60:.0f} minutes); "

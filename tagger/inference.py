@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tagger.allocator import keep_freed_memory
 from tagger.conv_towers import ConvImageTower, ConvNorm, MobileImageTower, ResidualBlock
 from tagger.device import has_bf16
 from tagger.fast_vit import Cast, fold_normalisation, narrow_products, write_out_attention
@@ -37,6 +38,9 @@ def speed_up(model: Network, fp32: bool) -> None:
     if device.type == "cpu":
         write_out_attention(model)
         fold_normalisation(model)
+        # A mobile tower keeps within the heap anyway: see `pictures_at_once`.
+        if isinstance(model.image_tower, OpenClipImageTower):
+            keep_freed_memory()
     if fp32 or not has_bf16(device):
         return
     parts: list[nn.Module] = []

@@ -41,5 +41,5 @@ def load_model(
     from tagger.inference import speed_up
 
     bundle = load(path, choose_device(device))
-    speed_up(bundle.model, fp32)
+    speed_up(bundle.model, fp32 or bundle.config.computes_in == "float32")
     return with_labels(bundle, labels) if labels else bundle

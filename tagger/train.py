@@ -33,6 +33,7 @@ from tagger.fit import Learner, fit
 from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.pixel_cache import PixelCache
+from tagger.precision import Bf16Change, change_by_bf16
 from tagger.preprocess import title_status
 from tagger.shelf import CONFIG
 from tagger.systems import SYSTEMS
@@ -78,6 +79,8 @@ class TrainResult:
     best_epoch: int
     image_statuses: dict[ImageStatus, int]
     seconds: float
+    bf16: Bf16Change | None = None
+    """What bf16 would change; None where nothing is computed in it."""
 
 
 class Monitor(Protocol):
@@ -149,8 +152,10 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             )
     seconds = time.monotonic() - started
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
-    result = TrainResult(data, history, best, dict(statuses), seconds)
-    card = write_card(options.command, config, model, data, history, best, seconds)
+    change = change_by_bf16(config, model, tokenizer, data.validation, image_roots(options)[1])
+    computes_in = "bfloat16" if change is None else change.computes_in
+    config = msgspec.structs.replace(config, computes_in=computes_in)
+    card = write_card(options.command, config, model, data, history, best, seconds, change)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
     write_own_profile(options, data, device)
@@ -158,7 +163,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
     write_trained_on(options.out, learned_from, earlier)
     checkpoint.remove(options.out)
-    return result
+    return TrainResult(data, history, best, dict(statuses), seconds, change)
 
 
 def check_needs_no_training(

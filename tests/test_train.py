@@ -28,6 +28,7 @@ from tagger.config import (
     Training,
     write_config,
 )
+from tagger.device import has_bf16
 from tagger.errors import OutputError, TrainingError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.frozen import FrozenTowers
@@ -188,6 +189,17 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
 def test_labels_below_the_minimum_support_are_left_out_and_named(options: TrainOptions) -> None:
     with pytest.raises(TrainingError, match=r"'rare'.*'seldom'"):
         run(replace(options, tasks=["rare"]))
+
+
+def test_what_it_found_of_bf16_is_in_the_configuration_and_the_card(options: TrainOptions) -> None:
+    result = run(replace(options, epochs=1))
+    assert (result.bf16 is not None) == has_bf16(torch.device("cpu"))
+    written = load(options.out).config.computes_in
+    if result.bf16 is not None:
+        assert written == result.bf16.computes_in
+        assert f"It {result.bf16}." in (options.out / "README.md").read_text()
+    else:
+        assert written == "bfloat16"
 
 
 def test_the_directory_is_complete_and_the_checkpoint_is_gone(options: TrainOptions) -> None:
