@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import torch
 
 from tagger import bundle
-from tagger.config import Config
+from tagger.config import Architecture, Config
 from tagger.conv_towers import MobileImageTower, load_mobile_weights
 from tagger.errors import UsageError
 from tagger.network import TOWERS, Head, Network
@@ -73,7 +74,7 @@ def take_towers(model: Network, trained: Network, path: Path) -> None:
     Raises:
         UsageError: they are others.
     """
-    if trained.config.architecture != model.config.architecture:
+    if not _has_towers_of(model.config.architecture, trained.config.architecture):
         raise UsageError(
             f"--pretrained {path}: its towers are others than those of --model",
             f"name a model of the same architecture, or start from it: --model {path}",
@@ -81,6 +82,13 @@ def take_towers(model: Network, trained: Network, path: Path) -> None:
     theirs = trained.state_dict()
     own = [name for name in model.state_dict() if name.startswith(TOWERS)]
     model.load_state_dict({name: theirs[name] for name in own if name in theirs}, strict=False)
+
+
+def _has_towers_of(own: Architecture, trained: Architecture) -> bool:
+    """Whether they are the same, but for a kernel of its own: it starts as nothing."""
+    if own.text is not None and trained.text is not None and trained.text.kernel == 1:
+        own = msgspec.structs.replace(own, text=msgspec.structs.replace(own.text, kernel=1))
+    return own == trained
 
 
 def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) -> Tokenizer:

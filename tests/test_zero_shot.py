@@ -26,6 +26,7 @@ from tagger.config import (
     Fusion,
     Preprocess,
     Training,
+    read_config,
     write_config,
 )
 from tagger.conv_towers import MobileImageTower
@@ -314,15 +315,17 @@ def test_products_that_lack_one_modality_are_no_pair() -> None:
     assert float(none.detach()) == 0.0
 
 
-@pytest.mark.parametrize("system", ["cma-clip", "one-stream", "title-only"])
+@pytest.mark.parametrize(
+    ("system", "kernel"), [("cma-clip", 1), ("cma-clip", 5), ("one-stream", 1), ("title-only", 1)]
+)
 def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
-    system: str, tmp_path: Path, make_catalog: MakeCatalog
+    system: str, kernel: int, tmp_path: Path, make_catalog: MakeCatalog
 ) -> None:
     clip = save_zero_shot(tmp_path / "clip")
     seen = Products(["images/0.jpg"], ["red shirt"])
     write_trained_on(clip, seen)
     catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
-    definition = small_definition(tmp_path, epochs=1)
+    definition = with_kernel(small_definition(tmp_path, epochs=1), kernel)
     out = tmp_path / "out"
     options = TrainOptions(
         catalog, ["color"], out, str(definition), system=system, pretrained=str(clip), lr=0.0
@@ -338,6 +341,35 @@ def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
             taken += 1
     assert taken
     assert was_trained_on(out, seen).all()
+
+
+def with_kernel(definition: Path, kernel: int) -> Path:
+    """The definition, its text tower with that kernel."""
+    config = read_config(definition / "config.json")
+    assert config.architecture.text is not None
+    text = msgspec.structs.replace(config.architecture.text, kernel=kernel)
+    architecture = msgspec.structs.replace(config.architecture, text=text)
+    write_config(
+        msgspec.structs.replace(config, architecture=architecture), definition / "config.json"
+    )
+    return definition
+
+
+def test_a_kernel_that_has_learned_is_not_left_behind(
+    tmp_path: Path, make_catalog: MakeCatalog
+) -> None:
+    catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
+    definition = small_definition(tmp_path, epochs=1)
+    options = TrainOptions(catalog, ["color"], tmp_path / "with", str(with_kernel(definition, 3)))
+    train(options, Silent())
+    pretrained = replace(
+        options,
+        out=tmp_path / "without",
+        model=str(with_kernel(definition, 1)),
+        pretrained=str(options.out),
+    )
+    with pytest.raises(UsageError, match="its towers are others"):
+        train(pretrained, Silent())
 
 
 def test_towers_of_another_architecture_are_refused(

@@ -47,7 +47,7 @@ class MMBT(Network):
     def read_text(self, ids: Tensor, mask: Tensor) -> Features:
         """The words before the first block; the blocks are part of the fusion."""
         assert isinstance(self.text_tower, TokenTextTower | OpenClipTextTower)
-        words = self.text_tower.embedded(ids)
+        words = self.text_tower.embedded(ids, mask)
         return Features(words[:, 0], words)
 
     def project_image(self, features: Features, present: Tensor) -> Sequence:
