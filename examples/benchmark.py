@@ -1,6 +1,6 @@
 """How fast is tagger on this machine, and what is the limit? Prints rates and ratios side by side.
 
-    python examples/benchmark.py                         # ViT-B-32, random weights; default model
+    python examples/benchmark.py                         # default model; ViT-B-32, random weights
     python examples/benchmark.py --num-products 200 --models fashion
     python examples/benchmark.py --train                 # training, too
 
@@ -71,7 +71,7 @@ def main() -> None:
     """Parse options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--num-products", type=int, default=256, help="for ViT-B-32")
-    parser.add_argument("--models", nargs="+", default=[VIT, "fashion"])
+    parser.add_argument("--models", nargs="+", default=["fashion", VIT])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--train", action="store_true", help="train ViT-B-32, too: minutes")
     options = parser.parse_args()

@@ -28,9 +28,11 @@ def load(
 ) -> Tagger:
     """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
 
-    It computes in bf16 where the hardware does, unless `fp32` is asked for; an export computes in
-    the type that it was made with. `labels` are those of tasks that nobody has labelled yet, for a
-    contrastively trained model: {"neckline": ("v-neck", "crew neck")}.
+    It computes in bf16 where the hardware does, unless `fp32` is asked for or the model's
+    config.json says `computes_in` float32; an export computes in the type that it was made with.
+    With open_clip's towers on a CPU, the process keeps the memory that it once had. `labels` are
+    those of tasks that nobody has labelled yet, for a contrastively trained model: {"neckline":
+    ("v-neck", "crew neck")}.
 
     Raises:
         ModelError: no such model, a damaged one, or one that needs to learn labels.

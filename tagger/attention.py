@@ -53,7 +53,8 @@ def explain(
     The relevance of words and places is that of Chefer et al. 2021 ("Generic attention-model
     explainability"), equations 5 and 6, through the text tower (a small one; what open_clip's did
     is not seen) and the sequence-wise attention to both global tokens: attention times its gradient
-    from the logit, where positive, summed over the layers. `attended` is the attention of the most
+    from the logit, where positive, summed over the layers. What a word got from its neighbours
+    before the first layer counts like attention to them. `attended` is the attention of the most
     relevant word to the places of the picture in the last layer, mean over the heads (figure 2 of
     the CMA-CLIP paper). Of other systems nothing is explained.
     """
@@ -70,7 +71,7 @@ def explain(
         text = model.encode_text(batch.ids, batch.text_mask)
         logits = model.fuse(image, text, whole=True).logits[task]
         chosen = logits[torch.arange(len(titles)), torch.tensor(label_ids, device=logits.device)]
-        text_tower, fusion, readings = _with_gradients(chosen.sum(), seen)
+        text_tower, fusion, readings, beside = _with_gradients(chosen.sum(), seen)
     start = text.tokens.shape[1]  # of the picture's tokens; the first of each is the global one
     known = _relevance(fusion)
     relevance = known[:, [0, start]].sum(1)
@@ -80,7 +81,10 @@ def explain(
         relevance = relevance + (into + into @ known)[:, 0]
     if text_tower:
         last = (batch.text_mask.sum(1) - 1).clamp(min=0)
-        relevance[:, 1:start] += _into_words(relevance[:, :start], _relevance(text_tower), last)
+        tower = model.text_tower
+        first = [_from_neighbours(tower, batch.ids, batch.text_mask, pair[1]) for pair in beside]
+        known = _relevance(text_tower, *first)
+        relevance[:, 1:start] += _into_words(relevance[:, :start], known, last)
     spoke = relevance.cpu().numpy()
     attention = fusion[-1][0].detach().mean(1).cpu().numpy()
     return [
@@ -146,16 +150,41 @@ def _places(span: range) -> slice:
     return slice(span.start + 1, span.stop + 1)
 
 
-def _relevance(layers: Sequence[Pair]) -> Tensor:
+def _relevance(layers: Sequence[Pair], before: Tensor | None = None) -> Tensor:
     """(batch, length, length): how much each token (column) went into each token (row), from the
-    attention of each layer and its gradient."""
+    attention of each layer and its gradient, and from what did so `before` the first."""
     attention = layers[0][0]
     size = attention.shape[-1]
     unit = torch.eye(size, device=attention.device)
     total = unit.expand(len(attention), size, size)
+    if before is not None:
+        total = total + before
     for pair in layers:
         total = total + _positive(*pair) @ total
     return total - unit
+
+
+@torch.no_grad()
+def _from_neighbours(tower: nn.Module, ids: Tensor, mask: Tensor, gradient: Tensor) -> Tensor:
+    """(batch, n, n): what each word (column) gave to each it stands beside (row), times the
+    `gradient` (batch, n, w) there, where positive; over as many groups of channels as the attention
+    has heads, so that it is on the scale of `_positive`. To itself a word goes on anyway."""
+    assert isinstance(tower, TokenTextTower)
+    assert tower.neighbours is not None
+    block = tower.blocks[0]
+    assert isinstance(block, TransformerBlock)
+    words, length = tower.embedding(ids) * mask[..., None], ids.shape[1]
+    side = tower.neighbours.weight.shape[1] // 2
+    given = gradient.new_zeros(len(ids), length, length)
+    for place, weight in enumerate(tower.neighbours.weight.unbind(1)):
+        offset = place - side
+        if offset == 0:
+            continue
+        to = slice(max(0, -offset), length - max(0, offset))
+        of = slice(max(0, offset), length - max(0, -offset))
+        spoke = (gradient[:, to] * weight * words[:, of]).unflatten(-1, (block.attention.heads, -1))
+        given.diagonal(offset, 1, 2).copy_(spoke.sum(-1).clamp(min=0).mean(-1))
+    return given
 
 
 def _into_words(relevance: Tensor, known: Tensor, last: Tensor) -> Tensor:
@@ -192,19 +221,20 @@ def _with_gradients(answers: Tensor, parts: Sequence[Sequence[Tensor]]) -> list[
 
 
 @contextmanager
-def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], ...]]:
     """Fills with the attention of one pass: that of the layers of the text tower and of the fusion
-    (batch, heads, length, length), and that of the tasks' queries to places and to words (batch,
-    heads, tasks, n), if there are any. Of open_clip's text towers, whose attention is one kernel,
-    nothing is seen.
+    (batch, heads, length, length), that of the tasks' queries to places and to words (batch, heads,
+    tasks, n), and what words got from their neighbours (batch, length, width), if there are any. Of
+    open_clip's text towers, whose attention is one kernel, nothing is seen.
     """
     text_tower: list[Tensor] = []
     fusion: list[Tensor] = []
     readings: list[Tensor] = []
+    beside: list[Tensor] = []
     handles = []
 
-    def watch(softmax: nn.Module, into: list[Tensor]) -> None:
-        handles.append(softmax.register_forward_hook(lambda *call: into.append(call[2])))
+    def watch(part: nn.Module, into: list[Tensor]) -> None:
+        handles.append(part.register_forward_hook(lambda *call: into.append(call[2])))
 
     if isinstance(model.text_tower, TokenTextTower):
         # Its weights want no gradient, so that the graph has to start with what goes in.
@@ -212,6 +242,8 @@ def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor], 
             lambda *call: call[2].requires_grad_()
         )
         handles.append(start)
+        if model.text_tower.neighbours is not None:
+            watch(model.text_tower.neighbours, beside)
         for block in model.text_tower.blocks:
             assert isinstance(block, TransformerBlock)
             watch(block.attention.softmax, text_tower)
@@ -221,7 +253,7 @@ def _attention_of(model: CMAClip) -> Iterator[tuple[list[Tensor], list[Tensor], 
     if model.reading is not None:
         watch(model.reading.read.softmax, readings)
     try:
-        yield text_tower, fusion, readings
+        yield text_tower, fusion, readings, beside
     finally:
         for handle in handles:
             handle.remove()

@@ -99,7 +99,7 @@ def _trees(config: Config) -> str:
 
 
 def _precision(bf16: Bf16Change | None) -> str:
-    return "" if bf16 is None else f"\nIt {bf16}.\n"
+    return "" if bf16 is None else f"\nMeasured: {bf16}.\n"
 
 
 def _three_digits(accuracy: float | None) -> str:

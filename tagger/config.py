@@ -246,8 +246,8 @@ class Applicability(Frozen, frozen=True):
 class Config(Frozen, frozen=True):
     """config.json of a model directory; without tasks it is a definition to train from.
 
-    `weights` is the precision in which matrices are stored. `computes_in` "float32" keeps `predict`
-    from bf16 even where the hardware is faster in it: training says so where answers would change
+    `weights` is the precision in which matrices are stored. `computes_in` "float32" keeps answers
+    from bf16 even where the hardware is faster in it: training says so where they would change
     (`tagger.precision`).
     """
 

@@ -29,7 +29,7 @@ class FrozenTowers:
     def __init__(self, model: Network, tokenizer: Tokenizer, cache: FeatureCache | None) -> None:
         """`model` itself stays as it is; put the towers to work as `model.frozen`."""
         ready = copy.deepcopy(model).eval()
-        speed_up(ready, fp32=False)
+        speed_up(ready, fp32=model.config.computes_in == "float32")
         bundle = Bundle(
             path=Path(), config=model.config, model=ready, tokenizer=tokenizer, sha256=""
         )

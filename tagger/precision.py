@@ -13,6 +13,7 @@ import torch
 from tagger.answers import Answers, collect_answers
 from tagger.bundle import Bundle
 from tagger.config import Config
+from tagger.device import has_bf16
 from tagger.inference import speed_up
 from tagger.network import Network
 from tagger.products import Products
@@ -29,9 +30,10 @@ NUM_PRODUCTS = 512
 
 @dataclass(frozen=True)
 class Bf16Change:
-    """What bf16 changes in the answers to `num_products`: the share of labels that stay in the task
-    where fewest do, and the largest change of a confidence."""
+    """What bf16 changes in the answers to `num_products`, on a `device` of that type: the share of
+    labels that stay in the task where fewest do, and the largest change of a confidence."""
 
+    device: str
     num_products: int
     labels_agree: float
     confidence_change: float
@@ -45,28 +47,35 @@ class Bf16Change:
     def __str__(self) -> str:
         answers = "float32" if self.computes_in == "float32" else "bf16, where the hardware does"
         return (
-            f"answers in {answers}: on {self.num_products:,} validation products bf16 leaves "
-            f"{100 * self.labels_agree:.1f}% of the labels as in float32 "
+            f"the model answers in {answers}: on {self.num_products:,} validation products bf16 "
+            f"leaves {100 * self.labels_agree:.2f}% of the labels as in float32 "
             f"({100 * LABELS_AGREE:g}% must stay) and moves confidences by up to "
-            f"{self.confidence_change:.3f} ({CONFIDENCE_CHANGE:g} may be)"
+            f"{self.confidence_change:.4f} ({CONFIDENCE_CHANGE:g} may be), "
+            f"measured on {self.device}"
         )
 
 
 def change_by_bf16(
     config: Config, model: Network, tokenizer: Tokenizer, products: Products, root: Path
 ) -> Bf16Change | None:
-    """Answer some of `products` in float32 and in bf16, as `predict` would where `model` is.
+    """Answer some of `products` in float32 and in bf16, as `predict` would where `model` is, before
+    calibration.
 
     Returns:
-        None where nothing is computed in bf16, or no product can be answered.
+        None where nothing is computed in bf16, on such hardware or with such towers, or where no
+        product can be answered.
     """
-    fast, exact = (_ready(config, model, tokenizer, fp32) for fp32 in (False, True))
-    if all(p.dtype != torch.bfloat16 for p in fast.model.parameters()) or not len(products):
+    if not len(products) or not has_bf16(model.device):
         return None
     some = products.take(range(0, len(products), -(-len(products) // NUM_PRODUCTS)))
     tasks = [task.name for task in config.tasks]
-    answers = [collect_answers(bundle, some, root, tasks) for bundle in (exact, fast)]
-    return _compare(*answers) if answers[0].answered.any() else None
+    fast = _ready(config, model, tokenizer, fp32=False)
+    if all(parameter.dtype != torch.bfloat16 for parameter in fast.model.parameters()):
+        return None
+    in_bf16 = collect_answers(fast, some, root, tasks)
+    del fast  # a large model need not be there three times
+    exact = collect_answers(_ready(config, model, tokenizer, fp32=True), some, root, tasks)
+    return _compare(exact, in_bf16, model.device.type) if exact.answered.any() else None
 
 
 def _ready(config: Config, model: Network, tokenizer: Tokenizer, fp32: bool) -> Bundle:
@@ -76,11 +85,11 @@ def _ready(config: Config, model: Network, tokenizer: Tokenizer, fp32: bool) -> 
     return Bundle(path=Path(), config=config, model=ready, tokenizer=tokenizer, sha256="")
 
 
-def _compare(exact: Answers, fast: Answers) -> Bf16Change:
+def _compare(exact: Answers, fast: Answers, device: str) -> Bf16Change:
     rows = exact.answered
     agree, change = 1.0, 0.0
     for task, logits in exact.logits.items():
         one, other = softmax(logits[rows], 1.0), softmax(fast.logits[task][rows], 1.0)
         agree = min(agree, float((one.argmax(1) == other.argmax(1)).mean()))
         change = float(np.maximum(change, np.abs(one.max(1) - other.max(1)).max()))
-    return Bf16Change(int(rows.sum()), agree, change)
+    return Bf16Change(device, int(rows.sum()), agree, change)

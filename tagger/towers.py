@@ -5,6 +5,7 @@ Every tower returns its global token (batch, width) and its tokens (batch, n, wi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,9 +85,7 @@ def chosen(x: Tensor, rows: Sequence[int]) -> Tensor:
 class TokenTextTower(nn.Module):
     """ids (batch, n) with mask (batch, n) -> global (batch, w) at the last token, tokens.
 
-    With a kernel, a depthwise convolution adds to each token those beside it (So et al. 2021,
-    "Primer", has one in its attention). Shops label "green & pink" with the first color: pairs of
-    words tell it, and attention over absolute positions hardly learned them from 30,000 titles.
+    Each token also knows its `Neighbours`, if the tower has a kernel.
     """
 
     # A title may be padded to the longest of its batch, not to the context length.
@@ -96,9 +95,7 @@ class TokenTextTower(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.position = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.neighbours = (
-            nn.Parameter(torch.zeros(config.width, config.kernel)) if config.kernel > 1 else None
-        )
+        self.neighbours = Neighbours(config.width, config.kernel) if config.kernel > 1 else None
         self.blocks = nn.ModuleList(
             TransformerBlock(config.width, config.heads, config.mlp_ratio)
             for _ in range(config.layers)
@@ -119,16 +116,33 @@ class TokenTextTower(nn.Module):
 
     def embedded(self, ids: Tensor, mask: Tensor) -> Tensor:
         """What goes into the first block: (batch, n, w)."""
-        words, length = self.embedding(ids), ids.shape[1]
-        x: Tensor = words + self.position[:length]
-        if self.neighbours is None:
-            return x
+        words = self.embedding(ids)
+        x: Tensor = words + self.position[: ids.shape[1]]
+        return x if self.neighbours is None else x + self.neighbours(words, mask)
+
+
+class Neighbours(nn.Module):
+    """words (batch, n, w), mask (batch, n) -> what each gets from those around it, (batch, n, w).
+
+    A depthwise convolution, as "Primer" (So et al. 2021) has in its attention. Shops label "green &
+    pink" with the first color: pairs of words tell it, and attention over absolute positions hardly
+    learned them from 30,000 titles.
+    """
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, kernel))
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         # What a title is filled up with must not be seen, or the batch would change its tokens.
-        side = self.neighbours.shape[1] // 2
-        beside = F.pad(words * mask[..., None], (0, 0, side, side))
-        for place, weight in enumerate(self.neighbours.unbind(1)):
-            x = x + beside[:, place : place + length] * weight
-        return x
+        length, side = words.shape[1], self.weight.shape[1] // 2
+        padded = F.pad(words * mask[..., None], (0, 0, side, side))
+        # Sums written out, whose order no batch changes; conv1d would choose one by the shape.
+        parts = [
+            padded[:, place : place + length] * weight
+            for place, weight in enumerate(self.weight.unbind(1))
+        ]
+        return functools.reduce(torch.add, parts)
 
 
 class OpenClipImageTower(nn.Module):

@@ -80,7 +80,7 @@ class TrainResult:
     image_statuses: dict[ImageStatus, int]
     seconds: float
     bf16: Bf16Change | None = None
-    """What bf16 would change; None where nothing is computed in it."""
+    """What bf16 would change; None where nothing was computed in it."""
 
 
 class Monitor(Protocol):
@@ -153,8 +153,8 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     seconds = time.monotonic() - started
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
     change = change_by_bf16(config, model, tokenizer, data.validation, image_roots(options)[1])
-    computes_in = "bfloat16" if change is None else change.computes_in
-    config = msgspec.structs.replace(config, computes_in=computes_in)
+    if change is not None:
+        config = msgspec.structs.replace(config, computes_in=change.computes_in)
     card = write_card(options.command, config, model, data, history, best, seconds, change)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)

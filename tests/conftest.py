@@ -49,7 +49,9 @@ def tiny_config() -> Config:
     return Config(
         architecture=Architecture(
             image=ConvTower(widths=(8, 16), depths=(1, 1)),
-            text=TokenTower(vocabulary_size=200, context_length=16, width=16, layers=1, heads=2),
+            text=TokenTower(
+                vocabulary_size=200, context_length=16, kernel=3, width=16, layers=1, heads=2
+            ),
         ),
         fusion=Fusion(width=16, layers=1, heads=2, head_width=16),
         preprocess=Preprocess(height=32, width=24, resize="longest"),

@@ -1,4 +1,4 @@
-"""Memory that one training step frees is there for the next, without asking the system."""
+"""Memory that one step frees is there for the next, without asking the system."""
 
 from __future__ import annotations
 

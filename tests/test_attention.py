@@ -21,7 +21,7 @@ from tagger.model import CMAClip
 from tagger.network import Sequence as Tokens
 from tagger.preprocess import collate
 from tagger.tokenizer import ClipPieces, Tokenizer, learn_pieces
-from tagger.towers import Attention, TokenTextTower
+from tagger.towers import Attention, Neighbours, TokenTextTower
 
 from .conftest import random_titles, randomise, tiny_config
 
@@ -132,7 +132,11 @@ def test_maps_point_at_the_place_that_alone_can_be_seen(
         return replace(seen, mask=mask)
 
     monkeypatch.setattr(tiny.model, "encode_image", blinkered)
-    found = [explain(tiny, [patched], ["red shirt"], "color", [label])[0] for label in range(3)]
+    found = [
+        explain(tiny, [patched], ["red shirt"], task.name, [label])[0]
+        for task in tiny.config.tasks
+        for label in range(len(task.labels))
+    ]
     maps = [one.attended for one in found] + [one.evidence for one in found]
     shown = [heat for heat in maps if heat is not None]
     assert any(one.evidence is not None for one in found)
@@ -197,7 +201,11 @@ def test_words_that_only_the_text_tower_read_are_relevant(model_dir: Path) -> No
     assert sum(through_tower.relevance) > 0
     assert through_tower.evidence is None
     assert isinstance(model.text_tower, TokenTextTower)
-    assert sum(blind(model.text_tower.blocks).relevance) == 0
+    beside = blind(model.text_tower.blocks)
+    assert [value > 0 for value in beside.relevance] == [False, False, True]  # it ends the title
+    assert isinstance(model.text_tower.neighbours, Neighbours)
+    torch.nn.init.zeros_(model.text_tower.neighbours.weight)
+    assert sum(blind([]).relevance) == 0
 
 
 def test_another_answer_has_another_explanation(tiny: Bundle) -> None:

@@ -104,7 +104,7 @@ def test_feed_without_pictures_and_with_unknown_words_has_drifted(
 
 
 def test_few_products_are_no_evidence(known: Bundle, make_catalog: MakeCatalog) -> None:
-    path = make_catalog([{"title": "red shirt"}] * 3)
+    path = make_catalog([{"title": "red shoe"}] * 3)
     findings = find_drift(known, ProductSource(path), NAMES).findings
     assert not {w for w in verdicts(findings) if w.endswith("labels")}
 

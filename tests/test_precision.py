@@ -46,7 +46,7 @@ def products(tmp_path: Path) -> Products:
 def test_one_label_in_200_and_two_hundredths_of_confidence_may_change(
     agree: float, change: float, expected: str
 ) -> None:
-    assert Bf16Change(1000, agree, change).computes_in == expected
+    assert Bf16Change("cpu", 1000, agree, change).computes_in == expected
 
 
 @needs_bf16
@@ -60,9 +60,12 @@ def test_answers_that_hang_on_the_last_digits_are_kept_from_bf16(
             for head in model.heads:
                 last = next(m for m in reversed(list(head.modules())) if isinstance(m, nn.Linear))
                 last.weight.mul_(steepness)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         change = change_by_bf16(tiny.config, model, tiny.tokenizer, products, tmp_path)
         assert change is not None
-        assert all(p.dtype == torch.float32 for p in model.parameters())
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
         assert change.num_products == len(products)
         return change
 

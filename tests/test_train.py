@@ -197,7 +197,7 @@ def test_what_it_found_of_bf16_is_in_the_configuration_and_the_card(options: Tra
     written = load(options.out).config.computes_in
     if result.bf16 is not None:
         assert written == result.bf16.computes_in
-        assert f"It {result.bf16}." in (options.out / "README.md").read_text()
+        assert f"Measured: {result.bf16}." in (options.out / "README.md").read_text()
     else:
         assert written == "bfloat16"
 

@@ -83,10 +83,18 @@ def make_network(tasks: Sequence[Task], towers: Architecture = SMALL) -> ClipZer
     return network
 
 
-def save_zero_shot(path: Path) -> Path:
+def reading_with(config: Config, kernel: int) -> Config:
+    """`config`, its text tower with that kernel."""
+    assert config.architecture.text is not None
+    text = msgspec.structs.replace(config.architecture.text, kernel=kernel)
+    architecture = msgspec.structs.replace(config.architecture, text=text)
+    return msgspec.structs.replace(config, architecture=architecture)
+
+
+def save_zero_shot(path: Path, kernel: int = 3) -> Path:
     """A model directory with one task, of the towers of the tiny model."""
     config = msgspec.structs.replace(
-        tiny_config(),
+        reading_with(tiny_config(), kernel),
         fusion=Fusion(system="clip-zero-shot", width=16),
         tasks=(Task("color", LABELS),),
     )
@@ -321,7 +329,7 @@ def test_products_that_lack_one_modality_are_no_pair() -> None:
 def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
     system: str, kernel: int, tmp_path: Path, make_catalog: MakeCatalog
 ) -> None:
-    clip = save_zero_shot(tmp_path / "clip")
+    clip = save_zero_shot(tmp_path / "clip", kernel=1)
     seen = Products(["images/0.jpg"], ["red shirt"])
     write_trained_on(clip, seen)
     catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
@@ -340,18 +348,15 @@ def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
             torch.testing.assert_close(tensor, parent.model.state_dict()[name], msg=name)
             taken += 1
     assert taken
+    if kernel > 1:
+        assert not child.model.get_parameter("text_tower.neighbours.weight").any()
     assert was_trained_on(out, seen).all()
 
 
 def with_kernel(definition: Path, kernel: int) -> Path:
     """The definition, its text tower with that kernel."""
-    config = read_config(definition / "config.json")
-    assert config.architecture.text is not None
-    text = msgspec.structs.replace(config.architecture.text, kernel=kernel)
-    architecture = msgspec.structs.replace(config.architecture, text=text)
-    write_config(
-        msgspec.structs.replace(config, architecture=architecture), definition / "config.json"
-    )
+    file = definition / "config.json"
+    write_config(reading_with(read_config(file), kernel), file)
     return definition
 
 
