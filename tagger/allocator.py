@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc takes each tensor of megabytes from the system and gives it back, and the
     system fills it with zeros page by page: with a mobile tower that was a third of the time of a
-    training step, with ViT-B/32 a tenth of the time of a prediction. Whether it could be told so:
+    training step, with ViT-B/32 up to a tenth of a prediction's. Whether it could be told so:
     not where the C library is another one.
     """
     if sys.platform != "linux":
