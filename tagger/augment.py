@@ -53,16 +53,18 @@ def augment_titles(
     training: Training,
     generator: Generator,
 ) -> list[str | None]:
-    """Titles with words dropped at random; from a share of them also the words of their labels.
+    """Titles with words replaced and dropped at random; scrubbed ones also lose those of labels.
 
     giveaways: per task the words of its labels. A scrubbed title loses those of a random half of
     the tasks, so that the picture has to answer for them. A title that
     would lose its last word stays as it was.
     """
+    known = [word for title in titles if title is not None for word in title.split()]
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
     # Frozen towers are to see each title once; scrubbed ones are few.
     dropout = 0.0 if training.freeze_towers else training.word_dropout
+    invented = 0.0 if training.freeze_towers else training.invented_words
     augmented: list[str | None] = []
     for row, title in enumerate(titles):
         if title is None:
@@ -74,8 +76,25 @@ def augment_titles(
                 bare = scrub(bare, words) if hit else bare
             title = bare or title
         parts = title.split()
+        if invented and parts:
+            parts = _invent(parts, known, invented, generator)
         keep = torch.rand(len(parts), generator=generator) >= dropout
         augmented.append(
             " ".join(part for part, k in zip(parts, keep.tolist(), strict=True) if k) or title
         )
     return augmented
+
+
+def _invent(
+    words: Sequence[str], known: Sequence[str], share: float, generator: Generator
+) -> list[str]:
+    """`words` with a random `share` of them replaced by the start of one of the `known` words and
+    the end of another: spelled like a brand that nobody has heard of, and telling nothing."""
+    lots = torch.rand(len(words), generator=generator).tolist()
+    pairs = torch.randint(len(known), (len(words), 2), generator=generator).tolist()
+    return [
+        known[first][: -(-len(known[first]) // 2)] + known[second][len(known[second]) // 2 :]
+        if lot < share
+        else word
+        for word, lot, (first, second) in zip(words, lots, pairs, strict=True)
+    ]

@@ -203,7 +203,9 @@ class Training(Frozen, frozen=True):
     `freeze_towers` both towers stay as they are, and of all variation only `scrub` and `mismatch`
     are left. Of a share `mismatch` of the products, picture and title together are shown with one
     of them replaced by that of another product of the batch, the picture as often as the title: so
-    that a model learns to notice, and to doubt.
+    that a model learns to notice, and to doubt. Of the words of the titles a share `invented_words`
+    is replaced by ones that nobody has heard of, as the brands of tomorrow are, and a share
+    `word_dropout` is left out.
     """
 
     epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
@@ -222,6 +224,7 @@ class Training(Frozen, frozen=True):
     label_smoothing: Share = 0.0
     class_balance: Share = 0.1
     word_dropout: Share = 0.1
+    invented_words: Share = 0.0
     scrub: Share = 0.3
     mismatch: Share = 0.0
     flip: bool = True

@@ -101,6 +101,32 @@ def test_scrubbing_alone_takes_out_exactly_the_words_of_labels() -> None:
     }
 
 
+def test_invented_words_are_halves_of_two_known_ones_and_as_many_as_the_recipe_says() -> None:
+    titles: list[str | None] = ["Acme Polo", None, "Zenith Boots"] * 200
+    recipe = Training(word_dropout=0.0, scrub=0.0, invented_words=0.3)
+    changed = augment_titles(titles, [], recipe, torch.Generator().manual_seed(0))
+    known = ["Acme", "Polo", "Zenith", "Boots"]
+    invented = {a[: -(-len(a) // 2)] + b[len(b) // 2 :] for a in known for b in known}
+    pairs = [
+        pair
+        for new, old in zip(changed, titles, strict=True)
+        if new is not None and old is not None
+        for pair in zip(new.split(), old.split(), strict=True)
+    ]
+    assert [new is None for new in changed] == [old is None for old in titles]
+    assert all(new == old or new in invented for new, old in pairs)
+    # A quarter of them is the word itself by chance, where both halves come from it.
+    assert 0.15 < sum(new != old for new, old in pairs) / len(pairs) < 0.35
+
+
+def test_frozen_towers_see_titles_as_they_are_and_blank_ones_stay_blank() -> None:
+    titles: list[str | None] = ["Acme Men Polo Shirt", None] * 20
+    recipe = Training(word_dropout=0.5, invented_words=0.5, scrub=0.0, freeze_towers=True)
+    assert augment_titles(titles, [], recipe, torch.Generator()) == titles
+    learned = Training(word_dropout=0.5, invented_words=0.5, scrub=0.0)
+    assert augment_titles([" ", None], [], learned, torch.Generator()) == [" ", None]
+
+
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
