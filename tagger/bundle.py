@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from tagger.feature_cache import opened
 from tagger.hashes import file_digest
 from tagger.modalities import View
 from tagger.network import Network
+from tagger.output import publish
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
 from tagger.runtime import NO_WORDS, BatchAnswers, Model
@@ -197,7 +197,7 @@ def save(path: Path, config: Config, model: Network, tokenizer: Tokenizer, card:
         save_file(state, temporary, {"format": "pt"})
         # safetensors makes it readable by its owner alone; a cron user must read it too.
         shutil.copymode(path / CARD, temporary)
-        os.replace(temporary, path / WEIGHTS)
+        publish(temporary, path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {error}", "check permissions and space") from error
 

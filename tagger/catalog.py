@@ -245,7 +245,7 @@ def strings(batch: pa.RecordBatch | pa.Table, column: str, path: Path) -> list[s
     values = batch.column(column)
     try:
         if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
+            values = values.cast(values.type.value_type)  # of a column in pieces as well
         if _is_text(values.type):
             # By way of bytes: a damaged file can hold strings that are not UTF-8.
             raw = values.cast(pa.large_binary()).to_pylist()

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from tagger.config import Frozen
 from tagger.errors import OutputError, TrainingError
+from tagger.output import sync_folder
 
 _PREFIX, _UNFINISHED, _FEATURES = "checkpoint-", ".checkpoint.new", ".features"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
@@ -84,6 +85,7 @@ def save(
             with open(new / name, "rb+") as file:
                 os.fsync(file.fileno())
         os.replace(new, run / f"{_PREFIX}{len(state.history):05}")
+        sync_folder(run)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"cannot write the checkpoint in {run}: {error}", "check permissions and free space"
@@ -143,7 +145,8 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def remove(run: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for path in (*_checkpoints(run), run / _UNFINISHED, features(run)):
+    # Those among them that a killed run had half deleted.
+    for path in (*run.glob(f"{_PREFIX}*"), run / _UNFINISHED, features(run)):
         shutil.rmtree(path, ignore_errors=True)
 
 

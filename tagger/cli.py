@@ -130,12 +130,19 @@ def train(
             "model."
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=0)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Passes over the catalog.", show_default="those of --model"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Products a step.", show_default="that of --model")
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(min=0, help="Peak rate of the new layers; the others follow.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of first weights, order and variation.")
+    ] = None,
     freeze_towers: Annotated[
         bool,
         typer.Option(
@@ -238,7 +245,8 @@ def predict(
     shard: Annotated[
         str,
         typer.Option(
-            help="i/n: label only the i-th of n shares of a directory of parts.",
+            help="i/n: label every n-th part from the i-th on, into a directory --out that the "
+            "n shares have in common.",
             rich_help_panel=RUNS,
         ),
     ] = "1/1",
@@ -356,6 +364,8 @@ def predict(
         map,
     )
     job = Job(bundle, options, source)
+    written = [path for path in (review, report) if path is not None]
+    _check_outputs([catalog, options.out], written)
     if dry_run:
         show_estimate(estimate(job), options.out)
         return
@@ -364,9 +374,8 @@ def predict(
     show_prediction(result, options.out)
     if review is not None and result.finished:
         model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
-        show_review(
-            write_review(options.out, names, options.columns, review, model_version), review
-        )
+        count = write_review(options.out, job.how.tasks, options.columns, review, model_version)
+        show_review(count, review)
     if report is not None:
         write_report(result.report(job), report)
 
@@ -552,7 +561,7 @@ def _compare(
     from tagger.compare import compare_models, write_comparison
     from tagger.console import Bar, say, show_models
 
-    _check_outputs(source.path, [path for path in (json, report, robustness) if path is not None])
+    _check_outputs([source.path], [path for path in (json, report, robustness) if path is not None])
     with Bar("products") as bar:
         comparison, statuses = compare_models(
             models, source, tasks, precision, tfidf, robustness is not None, bar.move
@@ -606,7 +615,7 @@ def _evaluate(
     from tagger.label_issues import find_label_issues, write_label_issues
 
     network = None if report is None else _network_of(bundle, "--report")
-    _check_outputs(source.path, [path for path in (json, issues, report) if path is not None])
+    _check_outputs([source.path], [path for path in (json, issues, report) if path is not None])
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
     calibrated = bundle.calibration is not None
@@ -626,14 +635,15 @@ def _evaluate(
         say(f"{report} shows it: open it in a browser")
 
 
-def _check_outputs(catalog: Path, paths: Sequence[Path]) -> None:
-    """Before the work: each can be written, and none overwrites the catalog or another one."""
+def _check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Before the work: each of `paths` can be written, and is no other one, nor one of `others`,
+    the catalog first."""
     from tagger.output import check_writable
 
-    taken = [catalog.resolve()]
+    taken = [path.resolve() for path in others]
     for path in paths:
         if path.resolve() in taken or path.is_dir():
-            what = "a folder" if path.is_dir() else "the catalog, or named twice"
+            what = "a folder" if path.is_dir() else "the catalog or the output, or named twice"
             raise UsageError(f"{path} is {what}", "name another file")
         check_writable(path)
         taken.append(path.resolve())
@@ -734,7 +744,7 @@ def export(
 
 NO_TORCH = UsageError(
     "torch is not installed here; without it, only predict and eval run, and only ONNX exports",
-    "name one with --model, or install all of tagger: pip install tagger",
+    "name one with --model, or install all of tagger: pip install . in its source folder",
 )
 
 

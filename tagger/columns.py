@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from tagger.catalog import Columns
-from tagger.config import BATCH_SIZE
 from tagger.decision import Bools, Decision, Floats, Ids, applies, decide
 from tagger.errors import CatalogError, UsageError
 from tagger.modalities import IMAGE, TEXT
@@ -27,7 +26,8 @@ class Labelling:
     """What products are labelled with, and how their rows are read.
 
     tasks: those of the model, in the order of the output columns. confined: whether image paths
-    must stay below `root`. batch_size: products that the network sees at once. precision: abstain
+    must stay below `root`. batch_size: products that the network sees at once, None for
+    as many as is usual. precision: abstain
     where the calibration of the model does not promise it. mapping: per task, for each of its nodes
     the path of the node in another tree that is put out in its stead, or None for none.
     """
@@ -37,7 +37,7 @@ class Labelling:
     columns: Columns = field(default_factory=Columns)
     top_k: int | None = None
     confined: bool = True
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     precision: float | None = None
     mapping: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 

@@ -626,8 +626,8 @@ def _say_unknown(comparison: ModelComparison) -> None:
 def show_prediction(result: Result, out: Path) -> None:
     """How many rows, what was wrong with some, and where the result is."""
     summary = result.summary
-    _say_bad("pictures", summary.image_status, summary.examples)
-    _say_bad("titles", summary.title_status)
+    _say_bad("pictures", summary.image_status, summary.image_examples)
+    _say_bad("titles", summary.title_status, summary.title_examples)
     for task, statuses in summary.task_status.items():
         line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
         if statuses["not_applicable"]:
@@ -656,8 +656,8 @@ def show_review(count: int, path: Path) -> None:
 def show_estimate(estimate: Estimate, out: Path) -> None:
     """What a dry run found, and what the whole run would take."""
     summary = estimate.sample
-    _say_bad("pictures", summary.image_status, summary.examples)
-    _say_bad("titles", summary.title_status)
+    _say_bad("pictures", summary.image_status, summary.image_examples)
+    _say_bad("titles", summary.title_status, summary.title_examples)
     say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
     minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
     say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")

@@ -199,7 +199,9 @@ def load_mobile_weights(tower: MobileImageTower, path: Path) -> None:
         WeightsError: no such file, not a file of tensors, or tensors of another network.
     """
     if not path.is_file():
-        raise WeightsError(f"no such weights file: {path}", "check --pretrained")
+        raise WeightsError(
+            f"no such weights file: {path}", "name a file that is there: --pretrained FILE"
+        )
     try:
         tensors = torch.load(path, "cpu", weights_only=True)
         theirs = [tensor for tensor in tensors.values() if isinstance(tensor, Tensor)]

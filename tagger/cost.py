@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tagger.catalog import Catalog
 from tagger.columns import Labelling
-from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE
+from tagger.config import BATCH_SIZE
 from tagger.images import NUM_THREADS
 from tagger.pixel_cache import PixelCache
 from tagger.predict import READ_ROWS, label_batches
@@ -71,13 +71,11 @@ def first_rows(source: ProductSource, count: int) -> Iterator[pa.RecordBatch]:
 def labelling_run(bundle: Model, source: ProductSource, tasks: Sequence[str]) -> Run:
     """`predict` without writing: reading, decoding, answering; nothing is remembered from run to
     run."""
-    size = BATCH_SIZE if bundle.device_type == "cpu" else GPU_BATCH_SIZE
     how = Labelling(
         [bundle.task(name) for name in tasks],
         source.root,
         source.columns,
         confined=False,
-        batch_size=size,
     )
 
     def run(count: int) -> None:

@@ -133,7 +133,7 @@ def _check_options(options: ExportOptions) -> None:
     if options.format == "onnx" and missing:
         raise UsageError(
             f"--format onnx needs packages that are not installed: {', '.join(missing)}",
-            "pip install 'tagger[onnx]'",
+            "in tagger's source folder: pip install '.[onnx]'",
         )
     if os.path.lexists(options.out):
         raise OutputError(f"{options.out} is there already", "remove it, or name another --out")

@@ -53,7 +53,11 @@ class FeatureCache:
             self._connection = sqlite3.connect(
                 self.path, WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise OutputError(
                 f"--cache {folder}: {error}", "name another folder, or delete what is in it"
@@ -148,7 +152,7 @@ class FeatureCache:
 
     def _mark_used(self) -> None:
         marks = [(self._run, key) for key in self._used]
-        self._connection.executemany("UPDATE uses SET run = ? WHERE key = ?", marks)
+        self._connection.executemany("UPDATE uses SET run = max(run, ?) WHERE key = ?", marks)
         self._used = []
 
     def _make_room(self, size: int) -> bool:

@@ -86,13 +86,13 @@ def stacked(
 
 
 def load_pixels(
-    source: ImageSource, root: Path, preprocess: Preprocess, confined: bool = True
+    source: ImageSource, root: Path, preprocess: Preprocess
 ) -> tuple[Pixels | None, ImageStatus]:
     """The picture of `source` as uint8 (height, width, 3), and its status.
 
     A picture that cannot be used gives None and the reason; no file raises.
     """
-    data, status = read_image(source, root, confined)
+    data, status = read_image(source, root)
     return (None, status) if data is None else decode(data, preprocess)
 
 

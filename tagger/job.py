@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tagger.catalog import Catalog, Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting
-from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, PRECISION
+from tagger.config import PRECISION
 from tagger.errors import OutputError, UsageError, listing
 from tagger.hashes import file_digest
 from tagger.mapping import read_mapping
@@ -131,8 +133,7 @@ class Job:
     @property
     def batch_size(self) -> int:
         """Products that the network sees at once, if they fit into the memory of the device."""
-        usual = BATCH_SIZE if self.bundle.device_type == "cpu" else GPU_BATCH_SIZE
-        return self.options.batch_size or usual
+        return self.options.batch_size or self.bundle.batch_size
 
     @property
     def is_file(self) -> bool:
@@ -185,6 +186,7 @@ class Job:
             "device": self.bundle.device_type,
             "computed in": self.bundle.computed_in,
             "tagger": __version__,
+            "pillow": metadata.version("pillow"),
             **self.bundle.versions,
         }
 
@@ -235,7 +237,10 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
     if not is_file and out.exists() and not out.is_dir():
         raise OutputError(f"--out {out} is a file", "end it in .parquet or .csv")
     if not out.absolute().parent.is_dir():
-        raise OutputError(f"--out {out}: there is no folder {out.parent}", "make it: mkdir -p")
+        raise OutputError(
+            f"--out {out}: there is no folder {out.parent}",
+            f"make it: mkdir -p {shlex.quote(str(out.parent))}",
+        )
     target, source = out.resolve(), catalog.path.resolve()
     if target == source or source in target.parents or target in source.parents:
         raise UsageError(f"--out {out} would overwrite the catalog", "name another --out")

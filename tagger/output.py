@@ -220,7 +220,7 @@ def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and (path.is_symlink() or not path.is_file()):
+        if _is_special(path):
             path.write_text(text, encoding="utf-8")
             return
         temporary.write_text(text, encoding="utf-8")
@@ -247,11 +247,18 @@ def check_writable(out: Path) -> None:
     """Raises:
     OutputError: no file can be made at `out`, or in the nearest folder above it that is there.
     """
+    if _is_special(out) and os.access(out, os.W_OK):
+        return
     try:
         with tempfile.TemporaryFile(dir=_nearest_folder(out)):
             pass
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def _is_special(path: Path) -> bool:
+    """Whether `path` is a pipe, a device or a link, which is written to and not replaced."""
+    return path.exists() and not path.is_dir() and (path.is_symlink() or not path.is_file())
 
 
 def _nearest_folder(out: Path) -> Path:

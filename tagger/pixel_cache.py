@@ -15,7 +15,7 @@ MAX_BYTES = 4 << 30
 class PixelCache:
     """Pictures by row number: decoded on first use, kept while they fit into `max_bytes`.
 
-    A picture that cannot be used is None; `statuses` counts the reasons met so far.
+    A picture that cannot be used is None; `statuses` has the status of each row met so far.
     """
 
     def __init__(

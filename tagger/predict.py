@@ -110,15 +110,15 @@ def label_batches(
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Each batch of rows with its new columns, in order.
 
-    The model sees up to `how.batch_size` products with titles of about one length at a time,
-    whatever the size of `batches`. Products that `previous` has answers for cost it nothing, and
-    pictures and titles that `answerer` remembers little.
+    The model sees up to `how.batch_size` products (or as many as usual) with titles of about one
+    length at a time, whatever the size of `batches`. Products that `previous` has answers for cost
+    it nothing, and pictures and titles that `answerer` remembers little.
     """
     stages = stages or Stages()
     source = (batch for batch in batches if batch.num_rows)
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
-    waiting = _Waiting(answerer, how.batch_size)
+    waiting = _Waiting(answerer, how.batch_size or answerer.bundle.batch_size)
     held = 0  # bytes of `unfinished`
     ahead = 0 if answerer.bundle.device_type == "cpu" else READ_AHEAD
     with ThreadPoolExecutor(NUM_THREADS) as pool:

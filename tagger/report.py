@@ -25,7 +25,7 @@ Stage = Literal["read", "decode", "model", "write"]
 
 @dataclass
 class Summary:
-    """Rows, products by status, and a few ids of each picture status that is not ok."""
+    """Rows, products by status, and a few ids of each status that is not ok."""
 
     tasks: Sequence[str]
     id_column: str = "id"
@@ -34,14 +34,21 @@ class Summary:
     image_status: Counter[str] = field(default_factory=Counter)
     title_status: Counter[str] = field(default_factory=Counter)
     task_status: dict[str, Counter[str]] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    image_examples: dict[str, list[str]] = field(default_factory=dict)
+    title_examples: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def reasons(self) -> str:
-        """'3 not_found (a, b, c), 1 unreadable (d)': statuses of products that failed."""
-        counts = self.image_status + self.title_status
-        bad = [(s, n) for s, n in counts.most_common() if s not in ("ok", "missing")]
-        named = [f"{n:,} {s} ({', '.join(self.examples.get(s, []))})" for s, n in bad]
+        """'3 pictures not_found (a, b, c), 1 titles unreadable (d)': of products that failed."""
+        named = [
+            f"{count:,} {what} {status} ({', '.join(examples[status])})"
+            for what, statuses, examples in (
+                ("pictures", self.image_status, self.image_examples),
+                ("titles", self.title_status, self.title_examples),
+            )
+            for status, count in statuses.most_common()
+            if status not in ("ok", "missing")
+        ]
         return ", ".join(named) or "neither picture nor title"
 
     @property
@@ -50,21 +57,32 @@ class Summary:
         statuses = ["image_status", "title_status", *(f"{task}_status" for task in self.tasks)]
         return [*statuses, self.id_column]
 
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Count the rows of an output; a product without id goes by its row number, from 1."""
+    def add(self, rows: pa.Table | pa.RecordBatch, first_row: int) -> None:
+        """Count rows of an output, which in the whole of it begin with `first_row`, from 0; a
+        product without id goes by its row number there, from 1."""
         has_ids = self.id_column in rows.schema.names
         ids = strings(rows, self.id_column, Path("output")) if has_ids else [None] * rows.num_rows
+        names = [name or f"row {number}" for number, name in enumerate(ids, first_row + 1)]
         images = rows.column("image_status").to_pylist()
-        for number, (name, status) in enumerate(zip(ids, images, strict=True), self.num_rows + 1):
-            if status != "ok" and len(self.examples.setdefault(status, [])) < NUM_EXAMPLES:
-                self.examples[status].append(name or f"row {number}")
+        titles = rows.column("title_status").to_pylist()
+        _add_examples(self.image_examples, names, images)
+        _add_examples(self.title_examples, names, titles)
         self.num_rows += rows.num_rows
         self.num_failed += sum(failed(rows, self.tasks))
         self.image_status.update(images)
-        self.title_status.update(rows.column("title_status").to_pylist())
+        self.title_status.update(titles)
         for task in self.tasks:
             counts = self.task_status.setdefault(task, Counter())
             counts.update(rows.column(f"{task}_status").to_pylist())
+
+
+def _add_examples(
+    examples: dict[str, list[str]], names: Sequence[str], statuses: Sequence[str]
+) -> None:
+    """The first few of `names` for each status that is not ok."""
+    for name, status in zip(names, statuses, strict=True):
+        if status != "ok" and len(examples.setdefault(status, [])) < NUM_EXAMPLES:
+            examples[status].append(name)
 
 
 def failed(rows: pa.Table | pa.RecordBatch, tasks: Sequence[str]) -> list[bool]:

@@ -18,6 +18,7 @@ from tagger.errors import UsageError
 from tagger.output import write_json, write_text
 from tagger.previous import HASH_COLUMN
 from tagger.products import is_bytes
+from tagger.tasks import Task
 
 DOUBTFUL = 0.5
 """Below this confidence an answer is doubtful even where the model did not abstain."""
@@ -62,7 +63,7 @@ def check_review(path: Path) -> None:
         )
 
 
-def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, model: str) -> int:
+def write_review(out: Path, tasks: Sequence[Task], columns: Columns, path: Path, model: str) -> int:
     """Write the products of the output `out` that are worth a look to `path`; returns how many.
 
     Of products with the same picture and title only the first stands there. JSON is Label Studio's
@@ -80,13 +81,13 @@ def write_review(out: Path, tasks: Sequence[str], columns: Columns, path: Path, 
     first = {doubt.input_hash: doubt for doubt in reversed(ranked)}
     doubts = [doubt for doubt in ranked if first[doubt.input_hash] is doubt]
     if path.suffix == ".csv":
-        write_text(path, _csv(doubts, tasks))
+        write_text(path, _csv(doubts, [task.name for task in tasks]))
     else:
         write_json(path, _label_studio(doubts, model))
     return len(doubts)
 
 
-def _doubts(out: Path, tasks: Sequence[str], columns: Columns) -> Iterator[Doubt]:
+def _doubts(out: Path, tasks: Sequence[Task], columns: Columns) -> Iterator[Doubt]:
     row = 0
     catalog = Catalog(out)
     for batch in catalog.batches(1024, columns=_needed(catalog.schema, tasks, columns)):
@@ -104,7 +105,7 @@ def _doubts(out: Path, tasks: Sequence[str], columns: Columns) -> Iterator[Doubt
                 )
 
 
-def _needed(schema: pa.Schema, tasks: Sequence[str], columns: Columns) -> list[str]:
+def _needed(schema: pa.Schema, tasks: Sequence[Task], columns: Columns) -> list[str]:
     """The columns of an output that the list shows or hangs on; pictures in it are neither."""
     kinds = dict(zip(schema.names, schema.types, strict=True))
     shown = [
@@ -113,25 +114,28 @@ def _needed(schema: pa.Schema, tasks: Sequence[str], columns: Columns) -> list[s
         if name in kinds and not (is_bytes(kinds[name]) or pa.types.is_nested(kinds[name]))
     ]
     ends = ("label", "path", "confidence", "status", "top_k")
-    answers = [f"{task}_{end}" for task in tasks for end in ends if f"{task}_{end}" in kinds]
+    answers = [f"{task.name}_{end}" for task in tasks for end in ends]
+    answers = [name for name in answers if name in kinds]
     return list(dict.fromkeys([*shown, HASH_COLUMN, *answers]))
 
 
 def _candidates(
-    product: Mapping[str, Any], tasks: Sequence[str]
+    product: Mapping[str, Any], tasks: Sequence[Task]
 ) -> Iterator[tuple[str, Candidate]]:
     for task in tasks:
-        status, confidence = product[f"{task}_status"], product[f"{task}_confidence"]
+        name = task.name
+        status, confidence = product[f"{name}_status"], product[f"{name}_confidence"]
         if status in ("error", "not_applicable"):
             continue
-        label = product.get(f"{task}_path") or product[f"{task}_label"]
+        # Of a flat task, a column of that name is the catalog's own.
+        label = product[f"{name}_path" if task.is_tree else f"{name}_label"]
         if status == "abstain":
-            ranked = product[f"{task}_top_k"]
+            ranked = product[f"{name}_top_k"]
             # A CSV output holds the ranking as JSON.
             ranked = msgspec.json.decode(ranked) if isinstance(ranked, str) else ranked
             label = ranked[0]["label"]
         if status == "abstain" or float(confidence) < DOUBTFUL:
-            yield task, Candidate(str(label), float(confidence))
+            yield name, Candidate(str(label), float(confidence))
 
 
 def _text(product: Mapping[str, Any], column: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, PRECISION, Frozen, Preprocess
+from tagger.config import PRECISION, Frozen, Preprocess
 from tagger.corruption import (
     CONDITIONS,
     NO_PICTURE,
@@ -427,7 +427,6 @@ def model_subject(
     Raises:
         ModelError: a task that it does not know.
     """
-    size = batch_size or (BATCH_SIZE if bundle.device_type == "cpu" else GPU_BATCH_SIZE)
     known = [bundle.task(name) for name in tasks]
     with bundle.answerer() as answerer:
-        yield ModelSubject(answerer, known, size)
+        yield ModelSubject(answerer, known, batch_size or bundle.batch_size)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.errors import CatalogError, TooManyFailuresError
-from tagger.job import Job, fingerprint_of, read_fingerprint
+from tagger.job import Job, MaxFailures, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
 from tagger.predict import READ_ROWS, label_batches
 from tagger.previous import Previous
@@ -95,16 +94,18 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
     _ = job.num_rows  # finds a CSV row that cannot be read before anything is written
     result = Result(Summary(options.tasks, options.columns.id))
     directory = RunDirectory(job.directory, options.shard)
-    directory.sweep()
+    if job.is_file:
+        directory.sweep()
     if is_done(job) and not options.retry_failed:
         for batch in _batches(options.out, result.summary.columns):
-            result.summary.add(batch)
+            result.summary.add(batch, result.summary.num_rows)
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
+        # Locked first: opening a cache takes seconds, in which another run could publish.
         with (
-            job.bundle.answerer(options.cache) as answerer,
             closing(directory.open(job.fingerprint, options.overwrite)),
+            job.bundle.answerer(options.cache) as answerer,
         ):
             _Run(job, directory, result, progress, answerer).go()
     result.seconds = time.monotonic() - started
@@ -124,10 +125,13 @@ class Estimate:
 def dry_run(job: Job) -> Estimate:
     """Label samples from four places of the catalog, in memory; check that `out` can be written.
 
+    `num_rows`, `seconds` and `num_bytes` are those of this run's share.
+
     Raises:
         OtherRunError, OutputError: what `run` would raise at once.
     """
     is_done(job)
+    RunDirectory(job.directory, job.options.shard).check(job.fingerprint, job.options.overwrite)
     check_writable(job.options.out)
     summary = Summary(job.options.tasks, job.options.columns.id)
     sink = pa.BufferOutputStream()
@@ -137,14 +141,18 @@ def dry_run(job: Job) -> Estimate:
         pq.ParquetWriter(sink, job.schema, compression="zstd") as writer,
     ):
         for quarter in range(4):
-            batches = islice(job.catalog.batches(READ_ROWS, job.num_rows * quarter // 4), 1)
+            start, behind = (job.num_rows * (quarter + k) // 4 for k in (0, 1))
+            reader = _Reader(job.catalog.batches(READ_ROWS, start), start)
+            batches = reader.rows(start, min(start + READ_ROWS, behind))
             for given, new in label_batches(answerer, batches, job.how):
                 rows = join(job, given, new)
                 writer.write_batch(rows)
-                summary.add(rows)
-    share = job.num_rows / summary.num_rows
+                summary.add(rows, start)
+                start += rows.num_rows
+    num_rows = sum(job.part_sizes.values())
+    share = num_rows / summary.num_rows
     seconds = (time.monotonic() - started) * share
-    return Estimate(summary, job.num_rows, seconds, len(sink.getvalue()) * share)
+    return Estimate(summary, num_rows, seconds, len(sink.getvalue()) * share)
 
 
 def join(job: Job, given: pa.RecordBatch, new: pa.RecordBatch) -> pa.RecordBatch:
@@ -207,7 +215,7 @@ class _Run:
             self._split_finished_file()
         there = [k for k in job.part_sizes if directory.part(k).exists()]
         for number in there:
-            self._take_part(directory.part(number))
+            self._take_part(number)
         self._check_failures()
         self._label_parts([k for k in job.part_sizes if k not in set(there)])
         self.result.missing = len(directory.missing(job.num_parts))
@@ -224,35 +232,39 @@ class _Run:
         try:
             for number in numbers:
                 batches = reader.rows(number * size, number * size + job.part_sizes[number])
-                self._label_part(self.directory.part(number), batches, previous)
+                self._label_part(number, batches, previous)
                 self._check_failures()
         finally:
             if previous is not None:
                 previous.close()
 
     def _label_part(
-        self, part: Path, batches: Iterable[pa.RecordBatch], previous: Previous | None
+        self, number: int, batches: Iterable[pa.RecordBatch], previous: Previous | None
     ) -> None:
-        stages = self.result.stages
-        with self._open_part(part) as output:
+        stages, row = self.result.stages, number * self.job.options.part_rows
+        with self._open_part(number) as output:
             for given, new in label_batches(self.answerer, batches, self.job.how, previous, stages):
                 with stages.time("write"):
-                    self._write(output, join(self.job, given, new))
+                    self._write(output, join(self.job, given, new), row)
+                row += given.num_rows
             # Before the part gets its name: rows of a catalog that moved are not rows.
             self.job.catalog.check_unchanged()
 
-    def _take_part(self, part: Path) -> None:
+    def _take_part(self, number: int) -> None:
         """Count a part that is there; with `retry_failed`, label its failed rows again."""
-        tasks = self.job.options.tasks
+        tasks, part = self.job.options.tasks, self.directory.part(number)
+        row = number * self.job.options.part_rows
         statuses = list(_batches(part, self.result.summary.columns))
         if not (self.retrying and any(any(failed(batch, tasks)) for batch in statuses)):
             for batch in statuses:
-                self.result.summary.add(batch)
+                self.result.summary.add(batch, row)
                 self.progress(batch.num_rows)
+                row += batch.num_rows
             return
-        with self._open_part(part) as output:
+        with self._open_part(number) as output:
             for batch in _batches(part):
-                self._write(output, self._retry(batch))
+                self._write(output, self._retry(batch), row)
+                row += batch.num_rows
 
     def _retry(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` with its failed rows labelled again."""
@@ -272,17 +284,33 @@ class _Run:
         table = pa.Table.from_batches(pieces).take(pa.array(np.argsort(order)))
         return table.combine_chunks().to_batches()[0]
 
-    def _open_part(self, part: Path) -> ParquetOutput:
+    def _open_part(self, number: int) -> ParquetOutput:
+        part = self.directory.part(number)
         return ParquetOutput(part, self.job.schema, self.directory.temporary(part.name))
 
-    def _write(self, output: ParquetOutput, rows: pa.RecordBatch) -> None:
+    def _write(self, output: ParquetOutput, rows: pa.RecordBatch, first_row: int) -> None:
         output.write(rows)
-        self.result.summary.add(rows)
+        self.result.summary.add(rows, first_row)
         self.progress(rows.num_rows)
 
     def _check_failures(self) -> None:
-        summary = self.result.summary
-        rows = sum(self.job.part_sizes.values())
+        self._refuse_failures(self.result.summary, sum(self.job.part_sizes.values()))
+
+    def _check_failures_of_all_shares(self) -> None:
+        """Parts of a share that had too many are there as well, and must not be published."""
+        job, limit = self.job, self.job.options.max_failures
+        if job.options.shard.count == 1 or limit == MaxFailures():
+            return
+        summary = Summary(job.options.tasks, job.options.columns.id)
+        for number in range(job.num_parts):
+            for batch in _batches(self.directory.part(number), summary.columns):
+                summary.add(batch, summary.num_rows)
+        self._refuse_failures(summary, job.num_rows)
+
+    def _refuse_failures(self, summary: Summary, rows: int) -> None:
+        """Raises:
+        TooManyFailuresError: those of `summary` are too many for a run of `rows`.
+        """
         if self.job.options.max_failures.exceeded(summary.num_failed, rows):
             raise TooManyFailuresError(
                 f"{summary.num_failed:,} of {summary.num_rows:,} products failed, more than "
@@ -296,6 +324,7 @@ class _Run:
         job.catalog.check_unchanged()
         if not job.is_file:
             if not directory.finished:
+                self._check_failures_of_all_shares()
                 directory.finish(lambda part: int(pq.read_metadata(part).num_rows), job.num_parts)
             return
         out = job.options.out
@@ -315,9 +344,8 @@ class _Run:
             return
         reader, size = _Reader(_batches(out), 0), job.options.part_rows
         for number, count in job.part_sizes.items():
-            part = self.directory.part(number)
-            if not part.exists():
-                with self._open_part(part) as output:
+            if not self.directory.part(number).exists():
+                with self._open_part(number) as output:
                     for batch in reader.rows(number * size, number * size + count):
                         output.write(batch)
 
@@ -327,7 +355,16 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
-        same = ["model", "top-k", "minimum precision", "mapping", "device", "computed in", "tagger"]
+        same = [
+            "model",
+            "top-k",
+            "minimum precision",
+            "mapping",
+            "device",
+            "computed in",
+            "tagger",
+            "pillow",
+        ]
         same += job.bundle.versions
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]

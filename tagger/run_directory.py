@@ -109,6 +109,14 @@ class RunDirectory:
             raise
         return self
 
+    def check(self, fingerprint: Fingerprint, overwrite: bool) -> None:
+        """Raises:
+        OtherRunError, OutputError: what `open` would raise of what is there now; nothing is
+            written.
+        """
+        if self.path.is_dir() and not self._fits(fingerprint, overwrite):
+            self._refuse(fingerprint, overwrite)
+
     def close(self) -> None:
         """Give the locks back; a directory that is finished or not ours keeps no trace of them."""
         self._share.release(remove=True)
@@ -150,7 +158,10 @@ class RunDirectory:
         self.sweep()
 
     def sweep(self) -> None:
-        """Delete what a run left that was killed while it removed its directory."""
+        """Delete what a run left that was killed while it removed its directory.
+
+        Only of a hidden directory: beside another one, that name may be a stranger's.
+        """
         shutil.rmtree(self._trash, ignore_errors=True)
 
     @property
@@ -191,19 +202,25 @@ class RunDirectory:
 
     def _set_up(self, fingerprint: Fingerprint, overwrite: bool) -> None:
         """Empty the directory of an older run and write the manifest of this one."""
+        self._refuse(fingerprint, overwrite)
+        self.unfinish()
+        for file in (*self.path.glob("part-*.parquet"), *self.path.glob(".*.partial")):
+            file.unlink()
+        self._write_manifest(Manifest(dict(fingerprint)))
+
+    def _refuse(self, fingerprint: Fingerprint, overwrite: bool) -> None:
+        """Raises:
+        OtherRunError, OutputError: what is there must not be replaced.
+        """
         if (self.path / MANIFEST).exists():
             if not overwrite:
                 state = "a finished run" if self.finished else "an unfinished run"
                 raise other_run(f"{self.path} holds {state}", self._read().fingerprint, fingerprint)
-            self.unfinish()
         elif stranger := next((f for f in self.path.iterdir() if f.name[0] not in "._"), None):
             raise OutputError(
                 f"{self.path} is no output of tagger and not empty: {stranger.name!r}",
                 "name another --out",
             )
-        for file in (*self.path.glob("part-*.parquet"), *self.path.glob(".*.partial")):
-            file.unlink()
-        self._write_manifest(Manifest(dict(fingerprint)))
 
 
 def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunError:

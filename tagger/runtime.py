@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.calibration import Calibration, Threshold
-from tagger.config import Config
+from tagger.config import BATCH_SIZE, GPU_BATCH_SIZE, Config
 from tagger.errors import ModelError, closest, listing
 from tagger.images import ImageStatus, Pixels
 from tagger.modalities import View
@@ -160,6 +160,11 @@ class Model(ABC):
     @abstractmethod
     def device_type(self) -> str:
         """What it computes on: "cpu", "cuda" ..."""
+
+    @property
+    def batch_size(self) -> int:
+        """Products that it sees at once unless told otherwise, if they fit into the memory."""
+        return BATCH_SIZE if self.device_type == "cpu" else GPU_BATCH_SIZE
 
     @property
     @abstractmethod

@@ -339,12 +339,14 @@ def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTow
     is_file = Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if is_file and not Path(pretrained).is_file():
-        raise WeightsError(f"no such weights file: {pretrained}", "check --pretrained")
+        raise WeightsError(
+            f"no such weights file: {pretrained}", "name a file that is there: --pretrained FILE"
+        )
     if not is_file and pretrained not in tags:
         raise WeightsError(
             f"open_clip has no weights {pretrained!r} for {name}; it has: {', '.join(tags) or '-'}"
             f".{closest(pretrained, tags)}",
-            "name one of these tags, or a .pt or .safetensors file",
+            "name one of these tags, or a .pt, .pth, .bin or .safetensors file",
         )
     try:
         with quietly():

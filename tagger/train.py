@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +71,8 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run says: the learning curve and where it was best."""
+    """What a finished run says: the learning curve and where it was best; `seconds` are those of
+    all its epochs, also of the sessions that a resumed run had before."""
 
     data: Data
     history: list[Epoch]
@@ -99,21 +99,13 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         TrainingError: nothing to learn from, or a checkpoint of another run.
         OutputError: `out` exists already, or cannot be written.
     """
-    started = time.monotonic()
     keep_freed_memory()
     check_target(options.out, options.resume)
     source, definition = find_definition(options.model, options.pretrained)
     definition = with_system(definition, options.system)
     training = override(definition.training, options)
     device = choose_device(options.device)
-    trained = source is not None and (source / bundle.WEIGHTS).is_file()
-    if training.freeze_towers and options.pretrained is None and not trained:
-        raise UsageError(
-            f"--freeze-towers: the towers of {options.model} know nothing yet",
-            "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
-        )
-    if training.epochs == 0:
-        check_needs_no_training(options, definition, source if trained else None)
+    check_weights(options, training, definition, source)
     data = read_data(
         options.catalog,
         options.validation,
@@ -150,20 +142,36 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
                 monitor.step,
                 monitor.epoch,
             )
-    seconds = time.monotonic() - started
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
+    seconds = sum(epoch.seconds for epoch in history)
     change = change_by_bf16(config, model, tokenizer, data.validation, image_roots(options)[1])
     if change is not None:
         config = msgspec.structs.replace(config, computes_in=change.computes_in)
     card = write_card(options.command, config, model, data, history, best, seconds, change)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
-    write_own_profile(options, data, device)
-    learned_from = data.train if training.epochs else data.train.take([])
-    earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
-    write_trained_on(options.out, learned_from, earlier)
+    write_what_it_saw(options, training, data, source, device)
     checkpoint.remove(options.out)
     return TrainResult(data, history, best, dict(statuses), seconds, change)
+
+
+def check_weights(
+    options: TrainOptions, training: Training, definition: Config, source: Path | None
+) -> None:
+    """Whether the towers know what the run takes for granted; `source` is the directory of the
+    model to start from.
+
+    Raises:
+        UsageError: they are to be frozen and know nothing, or see `check_needs_no_training`.
+    """
+    trained = source is not None and (source / bundle.WEIGHTS).is_file()
+    if training.freeze_towers and options.pretrained is None and not trained:
+        raise UsageError(
+            f"--freeze-towers: the towers of {options.model} know nothing yet",
+            "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
+        )
+    if training.epochs == 0:
+        check_needs_no_training(options, definition, source if trained else None)
 
 
 def check_needs_no_training(
@@ -214,13 +222,18 @@ def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
             model.frozen = None
 
 
-def write_own_profile(options: TrainOptions, data: Data, device: torch.device) -> None:
-    """profile.json: what the validation products, which the model did not learn from, look like."""
+def write_what_it_saw(
+    options: TrainOptions, training: Training, data: Data, source: Path | None, device: torch.device
+) -> None:
+    """profile.json, what the validation products look like, which the model did not learn from;
+    and hashes of the products that it and the models before it did learn from."""
     trained = bundle.load(options.out, device)
-    root = image_roots(options)[1]
     names = [task.name for task in data.tasks]
-    answers = collect_answers(trained, data.validation, root, names)
+    answers = collect_answers(trained, data.validation, image_roots(options)[1], names)
     write_profile(profile_of(trained, data.validation, answers), options.out)
+    learned_from = data.train if training.epochs else data.train.take([])
+    earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
+    write_trained_on(options.out, learned_from, earlier)
 
 
 def override(training: Training, options: TrainOptions) -> Training:

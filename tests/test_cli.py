@@ -152,6 +152,26 @@ def test_eval_overwrites_neither_the_catalog_nor_its_own_files(
     assert not twice.exists()
 
 
+def test_predict_overwrites_neither_the_catalog_nor_the_output_with_its_reports(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    path = make_catalog([{"title": "red shirt"}]).rename(tmp_path / "feed.csv")
+    path.write_text("title\nred shirt\n")
+    out = tmp_path / "out.csv"
+    given = ("predict", path, "--model", model_dir, "--tasks", "color", "--out", out)
+    for option in ("--review", "--report"):
+        check_error(run(*given, option, path), 2, "feed.csv", "the catalog")
+        check_error(run(*given, option, out), 2, "out.csv", "the output")
+    assert path.read_text() == "title\nred shirt\n"
+    assert not out.exists(), "refused before the work"
+    through = tmp_path / "through.json"
+    through.symlink_to(tmp_path / "elsewhere.json")
+    (tmp_path / "elsewhere.json").write_text("")
+    assert run(*given, "--report", through).code == 0
+    assert through.is_symlink()
+    assert json.loads(through.read_text())["rows"] == 1
+
+
 def test_model_that_came_with_tagger_is_not_calibrated_by_name(run: Run, catalog: Path) -> None:
     result = run("eval", catalog, "--tasks", "color", "--calibrate")
     assert result.code == 2

@@ -136,6 +136,24 @@ def test_cache_stays_below_its_size_and_forgets_what_no_later_run_used(tmp_path:
     assert kept == list(range(1000, 1000 + len(kept)))  # no later one pushed an earlier one out
 
 
+def test_what_a_later_run_used_is_not_given_up_for_an_earlier_one_that_used_it_last(
+    tmp_path: Path,
+) -> None:
+    limit = 1_000_000
+    with opened(tmp_path) as first:
+        assert first is not None
+        first.put({key(n): some(n) for n in range(10)})
+    earlier, later = FeatureCache(tmp_path, limit), FeatureCache(tmp_path, limit)
+    for one in (later, earlier):  # the last mark is that of the run that began first
+        assert all(same(one.get(key(n)), some(n)) for n in range(10))
+        one.put({key(100 + id(one)): some(100)})
+    for number in range(1000, 1300, 10):
+        later.put({key(n): some(n, 200) for n in range(number, number + 10)})
+    assert all(same(later.get(key(n)), some(n)) for n in range(10))
+    earlier.close()
+    later.close()
+
+
 def test_uses_are_noted_many_at_a_time_and_no_value_is_written_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

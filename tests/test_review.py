@@ -20,9 +20,10 @@ from tagger.job import Job, JobOptions
 from tagger.review import DOUBTFUL, check_review, write_review
 from tagger.run import run
 
-from .conftest import MakeCatalog, mixed_rows
+from .conftest import TASKS, MakeCatalog, mixed_rows
 
 NUM_ROWS = 60
+COLOR = [TASKS[0]]
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_csv_lists_every_doubtful_product_once_the_least_sure_first(
 ) -> None:
     expected = in_doubt(output)
     path = tmp_path / "review.csv"
-    assert write_review(output, ["color"], Columns(), path, "m") == len(expected) > 5
+    assert write_review(output, COLOR, Columns(), path, "m") == len(expected) > 5
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert {int(row["row"]) for row in rows} == set(expected)
@@ -94,7 +95,7 @@ def test_csv_lists_every_doubtful_product_once_the_least_sure_first(
 
 def test_json_is_what_label_studio_imports(output: Path, tmp_path: Path) -> None:
     path = tmp_path / "review.json"
-    write_review(output, ["color"], Columns(), path, "fashion 1234")
+    write_review(output, COLOR, Columns(), path, "fashion 1234")
     tasks = json.loads(path.read_text())
     assert len(tasks) == len(in_doubt(output))
     for task in tasks:
@@ -123,7 +124,7 @@ def test_pictures_in_the_output_are_listed_as_none(
     )
     out, path = tmp_path / "out.parquet", tmp_path / "review.csv"
     run(Job(tiny, JobOptions(feed, ["color"], out)))
-    assert write_review(out, ["color"], Columns(), path, "m") > 5
+    assert write_review(out, COLOR, Columns(), path, "m") > 5
     answers = pq.read_table(out).to_pylist()
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
@@ -137,11 +138,23 @@ def test_without_a_threshold_only_the_doubtful_are_listed(
 ) -> None:
     out, path = tmp_path / "out.parquet", tmp_path / "review.csv"
     run(Job(tiny, JobOptions(make_catalog(mixed_rows(tmp_path, 60)), ["color"], out)))
-    write_review(out, ["color"], Columns(), path, "m")
+    write_review(out, COLOR, Columns(), path, "m")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows
     assert all(float(row["color_confidence"]) < DOUBTFUL for row in rows)
+
+
+def test_column_of_the_catalog_is_not_taken_for_an_answer(
+    careful: bundle.Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = [{**row, "color_path": "the shop's own"} for row in mixed_rows(tmp_path, 20)]
+    out, path = tmp_path / "out.parquet", tmp_path / "review.csv"
+    run(Job(careful, JobOptions(make_catalog(rows), ["color"], out)))
+    assert write_review(out, COLOR, Columns(), path, "m") > 0
+    with open(path, newline="") as file:
+        labels = {row["color_candidate"] for row in csv.DictReader(file)}
+    assert labels <= set(TASKS[0].labels)
 
 
 def test_other_endings_are_a_usage_error() -> None:
@@ -156,7 +169,7 @@ def test_no_cell_of_the_csv_begins_like_a_formula(
     out = tmp_path / "out.parquet"
     rows = [{"id": title, "title": title} for title in titles]
     run(Job(careful, JobOptions(make_catalog(rows), ["color"], out, min_precision=0.9)))
-    write_review(out, ["color"], Columns(), tmp_path / "review.csv", "tiny")
+    write_review(out, COLOR, Columns(), tmp_path / "review.csv", "tiny")
     with (tmp_path / "review.csv").open(newline="") as file:
         cells = [cell for row in csv.DictReader(file) for cell in row.values()]
     assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]

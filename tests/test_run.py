@@ -405,6 +405,16 @@ def test_folder_of_other_files_is_never_touched(
     assert files(out) == {"part-00000.parquet": b"mine"}
 
 
+def test_folder_beside_the_output_is_never_touched(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    beside = tmp_path / "out.removed"
+    beside.mkdir()
+    (beside / "mine").write_bytes(b"mine")
+    run(job(tiny, catalog, tmp_path / "out"))
+    assert files(beside) == {"mine": b"mine"}
+
+
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
 def test_two_runs_on_one_output_do_not_mix(
     tiny: Bundle, catalog: Path, tmp_path: Path, name: str
@@ -579,6 +589,39 @@ def test_failures_are_counted_over_finished_parts_too(
         run(job(tiny, catalog, out, max_failures=MaxFailures(count=0)))
 
 
+def test_share_with_too_many_failures_is_not_published_by_the_others(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    rows = [{"title": "red", "image": "gone.jpg" if n < 3 else None} for n in range(32)]
+    catalog, out = make_catalog(rows), tmp_path / "out"
+
+    def share(number: int, limit: str) -> Result:
+        most = MaxFailures.parse(limit)
+        return run(job(tiny, catalog, out, shard=Shard(number, 2), max_failures=most))
+
+    with pytest.raises(TooManyFailuresError, match="3 of 16"):
+        share(1, "2")
+    with pytest.raises(TooManyFailuresError, match="3 of 32"):
+        share(2, "2")
+    assert not (out / SUCCESS).exists()
+    assert share(2, "3").finished
+
+
+def test_bad_products_without_an_id_go_by_their_row_in_the_catalog(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    titles = [b"red"] * 32
+    titles[19] = titles[30] = b"\xff"
+    feed = tmp_path / "feed.parquet"
+    pq.write_table(pa.table({"title": pa.array(titles).cast(pa.string(), safe=False)}), feed)
+    second = job(tiny, feed, tmp_path / "out", shard=Shard(2, 2))
+    summary = run(second).summary
+    assert summary.title_examples == {"unreadable": ["row 20", "row 31"]}
+    assert summary.reasons == "2 titles unreadable (row 20, row 31)"
+    assert summary.image_examples == {"missing": ["row 17", "row 18", "row 19"]}
+    assert run(second).summary == summary, "told the same of parts that were there"
+
+
 def test_product_without_picture_and_title_failed_and_one_without_picture_did_not(
     tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
 ) -> None:
@@ -726,6 +769,32 @@ def test_dry_run_writes_nothing_and_knows_the_rows(
     assert estimate.sample.num_rows > 0
     assert estimate.seconds > 0
     assert estimate.num_bytes > 1000
+
+
+@pytest.mark.parametrize("limit", [1, 3, 20, NUM_ROWS])
+def test_dry_run_tries_no_row_twice_and_none_beyond_the_limit(
+    tiny: Bundle, catalog: Path, tmp_path: Path, limit: int
+) -> None:
+    estimate = dry_run(job(tiny, catalog, tmp_path / "out.parquet", limit=limit))
+    assert estimate.num_rows == estimate.sample.num_rows == limit
+
+
+def test_dry_run_of_a_share_is_of_that_share(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    last = job(tiny, catalog, tmp_path / "out", shard=Shard(5, 5))
+    assert dry_run(last).num_rows == NUM_ROWS - 4 * PART_ROWS
+
+
+def test_dry_run_refuses_what_the_run_would_refuse(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out))
+    before = files(out)
+    with pytest.raises(OtherRunError, match="top-k"):
+        dry_run(job(tiny, catalog, out, top_k=2))
+    dry_run(job(tiny, catalog, out, top_k=2, overwrite=True))
+    dry_run(job(tiny, catalog, out))
+    assert files(out) == before
 
 
 def test_report_tells_rows_statuses_and_stages(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:

@@ -338,6 +338,8 @@ def test_a_kill_between_the_model_and_the_clean_up_is_finished_by_resume(
     run(replace(options, resume=True))
     before = weights(options.out)
     shutil.copytree(kept, options.out, dirs_exist_ok=True)
+    (options.out / "checkpoint-00000").mkdir()  # an older one, half deleted
+    (options.out / "checkpoint-00000" / "tensors.safetensors").write_bytes(b"half")
     run(replace(options, resume=True))
     after = weights(options.out)
     assert all(torch.equal(before[name], after[name]) for name in before)
