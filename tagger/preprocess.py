@@ -11,7 +11,6 @@ from torch import Tensor
 from tagger.config import Preprocess
 from tagger.images import Pixels, stacked
 from tagger.titles import fill_up, tokens_of
-from tagger.titles import title_status as title_status
 from tagger.tokenizer import Tokenizer
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from tagger import bundle, checkpoint
 from tagger.allocator import keep_freed_memory
 from tagger.answers import collect_answers
 from tagger.card import write_card
-from tagger.catalog import Columns, folder_of
+from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
 from tagger.config import DEFAULT_DEFINITION, Config, Training, read_config
 from tagger.curve import draw_learning_curve
@@ -33,9 +33,10 @@ from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.pixel_cache import PixelCache
 from tagger.precision import Bf16Change, change_by_bf16
-from tagger.preprocess import title_status
+from tagger.products import ProductSource
 from tagger.shelf import CONFIG
 from tagger.systems import SYSTEMS
+from tagger.titles import title_status
 from tagger.trained_on import write_trained_on
 from tagger.training_data import Data, read_data
 from tagger.version import __version__
@@ -67,6 +68,23 @@ class TrainOptions:
     freeze_towers: bool = False
     taxonomy: Path | None = None
     command: str = "tagger train"
+
+    @property
+    def products(self) -> ProductSource:
+        """The catalog to train on."""
+        return ProductSource(self.catalog, self.columns, self.image_root, self.limit, self.taxonomy)
+
+    @property
+    def kept_back(self) -> ProductSource | None:
+        """The catalog to validate on; None if a share of the other one is."""
+        if self.validation is None:
+            return None
+        return replace(self.products, path=self.validation, limit=None)
+
+    @property
+    def image_roots(self) -> tuple[Path, Path]:
+        """Where image paths of the training and of the validation products start."""
+        return self.products.root, (self.kept_back or self.products).root
 
 
 @dataclass(frozen=True)
@@ -106,15 +124,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     training = override(definition.training, options)
     device = choose_device(options.device)
     check_weights(options, training, definition, source)
-    data = read_data(
-        options.catalog,
-        options.validation,
-        options.columns,
-        options.tasks,
-        training,
-        options.limit,
-        options.taxonomy,
-    )
+    data = read_data(options.products, options.kept_back, options.tasks, training)
     config = msgspec.structs.replace(
         definition, training=training, tasks=data.tasks, applicability=data.applicability
     )
@@ -125,10 +135,11 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         write_out_attention(model)
     monitor.prepared(data, model, device)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        roots = image_roots(options)
         caches = [
             PixelCache(products.images, root, config.preprocess, pool)
-            for products, root in zip((data.train, data.validation), roots, strict=True)
+            for products, root in zip(
+                (data.train, data.validation), options.image_roots, strict=True
+            )
         ]
         learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
@@ -144,7 +155,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
             )
     statuses = Counter(status for cache in caches for status in cache.statuses.values())
     seconds = sum(epoch.seconds for epoch in history)
-    change = change_by_bf16(config, model, tokenizer, data.validation, image_roots(options)[1])
+    change = change_by_bf16(config, model, tokenizer, data.validation, options.image_roots[1])
     if change is not None:
         config = msgspec.structs.replace(config, computes_in=change.computes_in)
     card = write_card(options.command, config, model, data, history, best, seconds, change)
@@ -229,7 +240,7 @@ def write_what_it_saw(
     and hashes of the products that it and the models before it did learn from."""
     trained = bundle.load(options.out, device)
     names = [task.name for task in data.tasks]
-    answers = collect_answers(trained, data.validation, image_roots(options)[1], names)
+    answers = collect_answers(trained, data.validation, options.image_roots[1], names)
     write_profile(profile_of(trained, data.validation, answers), options.out)
     learned_from = data.train if training.epochs else data.train.take([])
     earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
@@ -256,14 +267,6 @@ def override(training: Training, options: TrainOptions) -> Training:
             "muon_lr": training.muon_lr * ratio,
         }
     return msgspec.structs.replace(training, **changes)
-
-
-def image_roots(options: TrainOptions) -> tuple[Path, Path]:
-    """Where image paths of the training and the validation catalog start."""
-
-    catalogs = (options.catalog, options.validation or options.catalog)
-    first, second = (options.image_root or folder_of(catalog) for catalog in catalogs)
-    return first, second
 
 
 def check_target(out: Path, resume: bool) -> None:
@@ -302,6 +305,6 @@ def fingerprint(
         "training catalog": data.train.digest(),
         "validation catalog": data.validation.digest(),
         "start": f"{start} {pretrained}",
-        "image root": " ".join(str(root.resolve()) for root in image_roots(options)),
+        "image root": " ".join(str(root.resolve()) for root in options.image_roots),
         "version of tagger or torch": f"{__version__} {torch.__version__}",
     }
