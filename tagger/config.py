@@ -314,7 +314,7 @@ def read_config(path: Path) -> Config:
         if version != FORMAT_VERSION:
             raise ModelError(
                 f"{path}: format_version {version}, this tagger reads {FORMAT_VERSION}",
-                "take a newer tagger: pip install . in its source folder",
+                "upgrade tagger: pip install . in the folder of a newer source",
             )
         return msgspec.json.decode(data, type=Config)
     except OSError as error:

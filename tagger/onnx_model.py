@@ -273,7 +273,7 @@ def _read_tokenizer(path: Path, title: TitleSpec) -> ExportedPieces:
     except KeyError as error:
         raise ModelError(
             f"{path / MANIFEST}: titles are cleaned by {error}, which this tagger does not know",
-            "take a newer tagger: pip install . in its source folder",
+            "upgrade tagger: pip install . in the folder of a newer source",
         ) from None
 
 

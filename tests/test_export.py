@@ -499,7 +499,7 @@ def test_a_missing_extra_is_named_with_its_cure(
     )
     with pytest.raises(UsageError, match="not installed: onnxscript") as refused:
         export_to(tmp_path / "out", model_dir, "onnx")
-    assert "tagger[onnx]" in refused.value.hint
+    assert "pip install '.[onnx]'" in refused.value.hint
 
 
 def test_what_torch_or_onnx_cannot_take_is_not_exportable(

@@ -17,7 +17,8 @@ import torch
 import tagger
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
-from tagger.columns import BATCH_SIZE, Labelling
+from tagger.columns import Labelling
+from tagger.config import BATCH_SIZE
 from tagger.encoder import Encoder
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.images import Pixels
