@@ -26,10 +26,10 @@ class Labelling:
     """What products are labelled with, and how their rows are read.
 
     tasks: those of the model, in the order of the output columns. confined: whether image paths
-    must stay below `root`. batch_size: products that the network sees at once, None for
-    as many as is usual. precision: abstain
-    where the calibration of the model does not promise it. mapping: per task, for each of its nodes
-    the path of the node in another tree that is put out in its stead, or None for none.
+    must stay below `root`. batch_size: products that the network sees at once, None for as many as
+    is usual. precision: abstain where the calibration of the model does not promise it. mapping:
+    per task, for each of its nodes the path of the node in another tree that is put out in its
+    stead, or None for none.
     """
 
     tasks: Sequence[Task]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
@@ -76,9 +77,15 @@ class ProductSource:
     def read(self, tasks: Sequence[str] = ()) -> Products:
         """The products, with the labels of `tasks`, those of the first as nodes of the taxonomy if
         there is one; raises as `read_products`, `read_taxonomy` and `resolve` do."""
-        taxonomy = None if self.taxonomy is None else read_taxonomy(self.taxonomy)
         products = read_products(self.path, self.columns, tasks, self.limit)
-        return resolve(products, tasks[0], taxonomy, self.columns, self.path) if tasks else products
+        return (
+            resolve(products, tasks[0], self.tree, self.columns, self.path) if tasks else products
+        )
+
+    @cached_property
+    def tree(self) -> Taxonomy | None:
+        """The taxonomy, read once; raises as `read_taxonomy` does."""
+        return None if self.taxonomy is None else read_taxonomy(self.taxonomy)
 
 
 def read_products(

@@ -102,11 +102,11 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             progress(batch.num_rows)
         result.finished = result.was_done = True
     else:
-        # Locked first: opening a cache takes seconds, in which another run could publish.
         with (
-            closing(directory.open(job.fingerprint, options.overwrite)),
             job.bundle.answerer(options.cache) as answerer,
+            closing(directory.open(job.fingerprint, options.overwrite)),
         ):
+            is_done(job)  # again: until it was locked, another run could publish
             _Run(job, directory, result, progress, answerer).go()
     result.seconds = time.monotonic() - started
     return result

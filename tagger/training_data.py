@@ -12,7 +12,7 @@ from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
 from tagger.split import validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
-from tagger.taxonomy import Taxonomy, read_taxonomy
+from tagger.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_data(
             "on",
             "use a larger catalog, or give --validation FILE",
         )
-    tree = None if catalog.taxonomy is None else read_taxonomy(catalog.taxonomy)
+    tree = catalog.tree
     learned = _learn_tasks(train_part, tasks, catalog.columns.separator, tree, training.min_support)
     found = tuple(task for task, _ in learned)
     rare = {task.name: left_out for task, left_out in learned if left_out}

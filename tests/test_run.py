@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog, Columns
+from tagger.encoder import Encoder
 from tagger.errors import (
     CatalogChangedError,
     CatalogError,
@@ -26,7 +29,7 @@ from tagger.errors import (
     TooManyFailuresError,
     UsageError,
 )
-from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out
+from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out, read_fingerprint
 from tagger.run import COPY_BYTES, COPY_ROWS, Result, _batches, _Reader, dry_run, run
 from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
 
@@ -426,6 +429,24 @@ def test_two_runs_on_one_output_do_not_mix(
             run(second)
 
     assert run(job(tiny, catalog, tmp_path / name), progress).finished
+
+
+def test_output_that_another_run_publishes_meanwhile_is_kept(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+
+    class Late(Bundle):
+        """Another run is quicker than it is to open its cache."""
+
+        def answerer(self, cache: Path | None = None) -> AbstractContextManager[Encoder]:
+            run(job(tiny, catalog, out, top_k=2))
+            return super().answerer(cache)
+
+    late = Late(**{field.name: getattr(tiny, field.name) for field in fields(tiny)})
+    with pytest.raises(OtherRunError, match="top-k"):
+        run(job(late, catalog, out))
+    assert read_fingerprint(out)["top-k"] == "2"
 
 
 def test_catalog_written_to_during_the_run_stops_it(
