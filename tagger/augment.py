@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from tagger.config import Training
-from tagger.scrub import scrub
+from tagger.scrub import scrub, words_of
 
 
 def augment_pixels(pixels: Tensor, training: Training, generator: Generator) -> Tensor:
@@ -57,8 +57,10 @@ def augment_titles(
 
     giveaways: per task the words of its labels. A scrubbed title loses those of a random half of
     the tasks, so that the picture has to answer for them. A title that
-    would lose its last word stays as it was.
+    would lose its last word stays as it was. A word of a label is never replaced: beside another
+    word in its place the label would be wrong rather than unsaid.
     """
+    telling = frozenset[str]().union(*giveaways)
     known = [word for title in titles if title is not None for word in title.split()]
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
@@ -77,7 +79,7 @@ def augment_titles(
             title = bare or title
         parts = title.split()
         if invented and parts:
-            parts = _invent(parts, known, invented, generator)
+            parts = _invent(parts, known, telling, invented, generator)
         keep = torch.rand(len(parts), generator=generator) >= dropout
         augmented.append(
             " ".join(part for part, k in zip(parts, keep.tolist(), strict=True) if k) or title
@@ -86,15 +88,19 @@ def augment_titles(
 
 
 def _invent(
-    words: Sequence[str], known: Sequence[str], share: float, generator: Generator
+    words: Sequence[str],
+    known: Sequence[str],
+    telling: frozenset[str],
+    share: float,
+    generator: Generator,
 ) -> list[str]:
-    """`words` with a random `share` of them replaced by the start of one of the `known` words and
-    the end of another: spelled like a brand that nobody has heard of, and telling nothing."""
+    """`words` with a random `share` of those that are not `telling` replaced by the start of one of
+    the `known` words and the end of another: spelled like a brand that nobody has heard of."""
     lots = torch.rand(len(words), generator=generator).tolist()
     pairs = torch.randint(len(known), (len(words), 2), generator=generator).tolist()
     return [
         known[first][: -(-len(known[first]) // 2)] + known[second][len(known[second]) // 2 :]
-        if lot < share
+        if lot < share and telling.isdisjoint(words_of(word))
         else word
         for word, lot, (first, second) in zip(words, lots, pairs, strict=True)
     ]

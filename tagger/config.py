@@ -203,9 +203,9 @@ class Training(Frozen, frozen=True):
     `freeze_towers` both towers stay as they are, and of all variation only `scrub` and `mismatch`
     are left. Of a share `mismatch` of the products, picture and title together are shown with one
     of them replaced by that of another product of the batch, the picture as often as the title: so
-    that a model learns to notice, and to doubt. Of the words of the titles a share `invented_words`
-    is replaced by ones that nobody has heard of, as the brands of tomorrow are, and a share
-    `word_dropout` is left out.
+    that a model learns to notice, and to doubt. Of the words of the titles a share `word_dropout`
+    is left out; of those that no label is made of, a share `invented_words` is replaced by ones
+    that nobody has heard of, as the brands of tomorrow are.
     """
 
     epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10

@@ -119,6 +119,18 @@ def test_invented_words_are_halves_of_two_known_ones_and_as_many_as_the_recipe_s
     assert 0.15 < sum(new != old for new, old in pairs) / len(pairs) < 0.35
 
 
+def test_words_of_labels_are_never_replaced_by_invented_ones() -> None:
+    titles: list[str | None] = ["Acme NAVY-Striped Men's Polo"] * 200
+    recipe = Training(word_dropout=0.0, scrub=0.0, invented_words=0.9)
+    words = [giveaways(["Navy Blue", "Stripes"]), giveaways(["Men"])]
+    changed = augment_titles(titles, words, recipe, torch.Generator().manual_seed(0))
+    first, second, third, last = zip(*(title.split() for title in changed if title), strict=True)
+    assert set(second) == {"NAVY-Striped"}
+    assert set(third) == {"Men's"}
+    assert len(set(first)) > 1
+    assert len(set(last)) > 1
+
+
 def test_frozen_towers_see_titles_as_they_are_and_blank_ones_stay_blank() -> None:
     titles: list[str | None] = ["Acme Men Polo Shirt", None] * 20
     recipe = Training(word_dropout=0.5, invented_words=0.5, scrub=0.0, freeze_towers=True)
