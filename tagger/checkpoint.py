@@ -54,19 +54,21 @@ class State(Frozen, frozen=True):
 def save(
     run: Path,
     state: State,
-    weights: dict[str, Tensor],
-    best: dict[str, Tensor],
+    weights: dict[str, dict[str, Tensor]],
     optimizers: list[Optimizer],
 ) -> None:
-    """Add a checkpoint to `run`, then delete the older ones.
+    """Add a checkpoint to `run`, with sets of `weights` by name, then delete the older ones.
 
     It is written beside and appears in one rename, so that a kill at any moment leaves a whole one.
 
     Raises:
         OutputError: it cannot be written.
     """
-    tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    tensors = {
+        f"{part}/{name}": tensor
+        for part, tensors_of in weights.items()
+        for name, tensor in tensors_of.items()
+    }
     for i, optimizer in enumerate(optimizers):
         for index, entries in optimizer.state_dict()["state"].items():
             tensors |= {
@@ -138,7 +140,7 @@ def restore(state: State, tensors: dict[str, Tensor], optimizers: list[Optimizer
 
 
 def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors saved under `name` ("weights" or "best")."""
+    """The set of weights saved under `name`; empty if there is none."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 

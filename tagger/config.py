@@ -205,7 +205,9 @@ class Training(Frozen, frozen=True):
     of them replaced by that of another product of the batch, the picture as often as the title: so
     that a model learns to notice, and to doubt. Of the words of the titles a share `word_dropout`
     is left out; of those that no label is made of, a share `invented_words` is replaced by ones
-    that nobody has heard of, as the brands of tomorrow are.
+    that nobody has heard of, as the brands of tomorrow are. With `weight_average` above 0 it is not
+    the weights of the last step that are validated and kept but their running mean, which each step
+    moves by 1 - `weight_average` of the way.
     """
 
     epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
@@ -219,6 +221,7 @@ class Training(Frozen, frozen=True):
     weight_decay: Rate = 0.05
     warmup: Share = 0.05
     clip_norm: Annotated[float, Meta(gt=0.0)] = 5.0
+    weight_average: Share = 0.0
     image_only_weight: Rate = 0.5
     title_only_weight: Rate = 0.5
     label_smoothing: Share = 0.0

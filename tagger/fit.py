@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
 from tagger.errors import TrainingError
-from tagger.network import TOWERS, Network, Output, Sequence
+from tagger.network import Network, Output, Sequence
 from tagger.optimizer import build_optimizers, schedule, set_rates
 from tagger.pixel_cache import PixelCache
 from tagger.preprocess import collate_images, collate_titles
@@ -28,6 +29,7 @@ from tagger.products import Products
 from tagger.scrub import giveaways
 from tagger.tokenizer import Tokenizer
 from tagger.views import score_views
+from tagger.weight_average import WeightAverage, copy_learned, learned, put_learned
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with (step, total steps, running loss)."""
@@ -88,37 +90,52 @@ def fit(
     model, training = learner.model, learner.training
     optimizers = build_optimizers(model, training)
     history: list[Epoch] = []
-    best, best_epoch = _copy(model), -1
+    best, best_epoch = copy_learned(model), -1
+    mean_weights: dict[str, Tensor] = {}
     if resumed := checkpoint.load(run, fingerprint):
         state, tensors = resumed
-        _put(model, checkpoint.part(tensors, "weights"))
+        put_learned(model, checkpoint.part(tensors, "weights"))
         checkpoint.restore(state, tensors, optimizers)
         best, best_epoch = checkpoint.part(tensors, "best"), state.best_epoch
+        mean_weights = checkpoint.part(tensors, "average")
         history = list(state.history)
+    average = None
+    if training.weight_average:
+        average = WeightAverage(model, training.weight_average, mean_weights)
     # A system that needs no training has one line all the same, of how good it is as it came.
     for epoch in range(len(history), max(1, training.epochs)):
         started = time.monotonic()
-        loss = train_epoch(learner, optimizers, epoch, progress) if training.epochs else None
-        model.read_labels(learner.tokenizer)
-        accuracy = score_views(
-            model, learner.tokenizer, validation, validation_pixels, learner.device
-        )
-        seconds = time.monotonic() - started
-        history.append(Epoch(loss=loss, score=_score(accuracy), accuracy=accuracy, seconds=seconds))
-        report(epoch, history[-1])
-        if best_epoch < 0 or history[-1].score > history[best_epoch].score:
-            best, best_epoch = _copy(model), epoch
+        loss = None
+        if training.epochs:
+            loss = train_epoch(learner, optimizers, average, epoch, progress)
+        with nullcontext() if average is None else average.in_place():
+            model.read_labels(learner.tokenizer)
+            accuracy = score_views(
+                model, learner.tokenizer, validation, validation_pixels, learner.device
+            )
+            score, seconds = _score(accuracy), time.monotonic() - started
+            history.append(Epoch(loss=loss, score=score, accuracy=accuracy, seconds=seconds))
+            report(epoch, history[-1])
+            if best_epoch < 0 or score > history[best_epoch].score:
+                best, best_epoch = copy_learned(model), epoch
         groups = [o.state_dict()["param_groups"] for o in optimizers]
         state = checkpoint.State(
             fingerprint=fingerprint, history=tuple(history), best_epoch=best_epoch, groups=groups
         )
-        checkpoint.save(run, state, _learned(model), best, optimizers)
-    _put(model, best)
+        weights = {"weights": learned(model), "best": best}
+        if average is not None:
+            weights["average"] = average.weights
+        checkpoint.save(run, state, weights, optimizers)
+    put_learned(model, best)
     return history, best_epoch
 
 
 def train_epoch(
-    learner: Learner, optimizers: list[Optimizer], epoch: int, progress: Progress
+    learner: Learner,
+    optimizers: list[Optimizer],
+    average: WeightAverage | None,
+    epoch: int,
+    progress: Progress,
 ) -> float:
     """One pass over the products in a random order; returns the mean loss per batch.
 
@@ -152,12 +169,14 @@ def train_epoch(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
+            if average is not None:
+                average.update(step)
         recent = losses[-50:]
         progress(epoch * learner.num_batches + number + 1, total_batches, sum(recent) / len(recent))
-    average = sum(losses) / len(losses)
-    if not np.isfinite(average):
-        raise TrainingError(f"the loss is {average} in epoch {epoch + 1}", "try a lower --lr")
-    return average
+    mean_loss = sum(losses) / len(losses)
+    if not np.isfinite(mean_loss):
+        raise TrainingError(f"the loss is {mean_loss} in epoch {epoch + 1}", "try a lower --lr")
+    return mean_loss
 
 
 def multitask_loss(
@@ -293,24 +312,3 @@ def _shuffled(learner: Learner, generator: torch.Generator) -> Iterator[list[int
 def _score(accuracy: dict[str, dict[str, float | None]]) -> float:
     """Mean over views and tasks: a model that ignores a modality does not win."""
     return mean(value for by_task in accuracy.values() for value in by_task.values())
-
-
-def _learned(model: Network) -> dict[str, Tensor]:
-    """What training changes: frozen towers are where the run starts from, and writing a large one
-    after each epoch would take longer than the epoch."""
-    state = model.state_dict()
-    if model.frozen is None:
-        return state
-    return {name: tensor for name, tensor in state.items() if not name.startswith(TOWERS)}
-
-
-def _copy(model: Network) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in _learned(model).items()}
-
-
-def _put(model: Network, learned: dict[str, Tensor]) -> None:
-    """Load `learned`, which must be all that training changes."""
-    state = model.state_dict()
-    for name in _learned(model):
-        del state[name]
-    model.load_state_dict(state | learned)

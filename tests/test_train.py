@@ -26,6 +26,7 @@ from tagger.config import (
     Preprocess,
     TokenTower,
     Training,
+    read_config,
     write_config,
 )
 from tagger.device import has_bf16
@@ -137,10 +138,20 @@ def test_it_learns_each_task_from_the_modality_that_tells_it(options: TrainOptio
     assert image_weight["color"] > image_weight["shape"]
 
 
-@pytest.mark.parametrize("killed_after", [1, 2])
+def averaging(definition: Path, decay: float, folder: Path) -> str:
+    """A copy of `definition` that averages weights."""
+    config = read_config(definition / "config.json")
+    training = msgspec.structs.replace(config.training, weight_average=decay)
+    folder.mkdir()
+    write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
+    return str(folder)
+
+
+@pytest.mark.parametrize(("killed_after", "decay"), [(1, 0.0), (2, 0.0), (2, 0.9)])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    options: TrainOptions, killed_after: int, tmp_path: Path
+    options: TrainOptions, definition: Path, killed_after: int, decay: float, tmp_path: Path
 ) -> None:
+    options = replace(options, model=averaging(definition, decay, tmp_path / "averaging"))
     whole = replace(options, out=tmp_path / "whole")
     uninterrupted = run(whole)
     with pytest.raises(KeyboardInterrupt):
@@ -153,6 +164,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     expected = weights(whole.out)
     for name, tensor in weights(options.out).items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_averaged_weights_are_kept_and_judged_while_the_run_itself_stays_the_same(
+    options: TrainOptions, definition: Path, tmp_path: Path
+) -> None:
+    last = run(options)
+    model = averaging(definition, 0.9, tmp_path / "averaging")
+    mean = run(replace(options, model=model, out=tmp_path / "mean"))
+    assert [epoch.loss for epoch in mean.history] == [epoch.loss for epoch in last.history]
+    assert [epoch.accuracy for epoch in mean.history] != [epoch.accuracy for epoch in last.history]
+    moved = weights(options.out)
+    assert any((t != moved[name]).any() for name, t in weights(tmp_path / "mean").items())
 
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_with_other_settings(
