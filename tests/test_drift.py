@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from tagger import bundle
@@ -14,6 +15,7 @@ from tagger.bundle import Bundle
 from tagger.drift import (
     FILE_NAME,
     Finding,
+    Profile,
     check_drift,
     compare,
     find_drift,
@@ -107,6 +109,21 @@ def test_few_products_are_no_evidence(known: Bundle, make_catalog: MakeCatalog) 
     path = make_catalog([{"title": "red shoe"}] * 3)
     findings = find_drift(known, ProductSource(path), NAMES).findings
     assert not {w for w in verdicts(findings) if w.endswith("labels")}
+
+
+def test_rare_labels_of_a_small_feed_are_no_drift(known: Bundle) -> None:
+    """Both are drawn from one distribution of 200 labels, most of them rare."""
+    shares = 1 / np.arange(1, 201) ** 1.5
+    dice = np.random.default_rng(0)
+    before = read_profile(known.path)
+
+    def drawn(count: int) -> Profile:
+        counts = dice.multinomial(count, shares / shares.sum()).tolist()
+        labels = {f"label {number}": n for number, n in enumerate(counts) if n}
+        task = msgspec.structs.replace(before.tasks["color"], labels=labels)
+        return msgspec.structs.replace(before, tasks={**before.tasks, "color": task})
+
+    assert not any(verdicts(compare(drawn(4000), drawn(60))) for _ in range(8))
 
 
 def test_a_profile_is_like_itself(known: Bundle) -> None:
