@@ -32,6 +32,17 @@ class Answers:
     has_title: NDArray[np.bool_]
     image_statuses: Counter[ImageStatus]
 
+    def take(self, rows: NDArray[np.int64]) -> Answers:
+        """Those to the products at `rows`; the statuses stay those of all pictures."""
+        return Answers(
+            {name: values[rows] for name, values in self.logits.items()},
+            {name: values[rows] for name, values in self.applies.items()},
+            {name: values[rows] for name, values in self.image_weights.items()},
+            self.has_image[rows],
+            self.has_title[rows],
+            self.image_statuses,
+        )
+
     @property
     def answered(self) -> NDArray[np.bool_]:
         """(n,) whether there was a picture or a title."""

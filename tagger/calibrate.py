@@ -39,6 +39,9 @@ from tagger.trained_on import was_trained_on
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
 of the search are fitted on. The thresholds are tested on what is left."""
+LARGEST_GROUP = 0.02
+"""Share of the products up to which near-duplicates stay on one side. The tests promise something
+of the catalog only if what they see is like it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def calibrate(
     for other tasks stays.
 
     Products that the model was trained on are left out. The others are parted in three,
-    near-duplicates on one side: one for the temperature and the start of the search, one for the
-    tests behind the thresholds, one to report on.
+    near-duplicates on one side unless there are very many of them: one for the temperature and the
+    start of the search, one for the tests behind the thresholds, one to report on.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -91,8 +94,7 @@ def calibrate(
             "others cannot be seen there",
             "calibrate on labelled products that it has not seen",
         )
-    reported, guiding = _parts(products)
-    parts = (guiding & new, ~guiding & ~reported & new, reported & new)
+    parts = _parts(products, new)
     origin = Catalog(source.path).sha256
     fitted = {}
     for task in known:
@@ -119,7 +121,8 @@ def calibrate(
         tasks={**earlier, **fitted},
     )
     calibrated = replace(bundle, calibration=calibration)
-    profile = profile_of(calibrated, products, answers)
+    seen = np.flatnonzero(new)
+    profile = profile_of(calibrated, products.take(seen.tolist()), answers.take(seen))
     return Calibrated(calibration, profile, answers.image_statuses)
 
 
@@ -189,17 +192,20 @@ def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise)
     )
 
 
-def _parts(products: Products) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(n,) each: the products to report on; those of the others that guide."""
+def _parts(products: Products, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """(n,) each, of the products that are `new` (n,): those that guide, those that are tested on,
+    those that are reported on."""
     words = giveaways(
         {label for labels in products.labels.values() for label in labels if label is not None}
     )
 
-    def choose(rows: list[int], share: float) -> NDArray[np.bool_]:
-        part = products.take(rows)
+    def choose(among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+        rows = np.flatnonzero(among)
+        part = products.take(rows.tolist())
         chosen = np.zeros(len(products), dtype=bool)
-        chosen[rows] = validation_rows(part.titles, part.images, share, 0, words)
+        chosen[rows] = validation_rows(part.titles, part.images, share, 0, words, LARGEST_GROUP)
         return chosen
 
-    reported = choose(list(range(len(products))), REPORT_SHARE)
-    return reported, choose(np.flatnonzero(~reported).tolist(), GUIDE_SHARE)
+    reported = choose(new, REPORT_SHARE)
+    guiding = choose(new & ~reported, GUIDE_SHARE)
+    return guiding, new & ~reported & ~guiding, reported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from tagger.scrub import words_of
@@ -14,6 +15,7 @@ def validation_rows(
     share: float,
     seed: int,
     ignored: frozenset[str],
+    largest_group: float = 1.0,
 ) -> list[bool]:
     """True for the products of the validation part, about `share` of them.
 
@@ -21,12 +23,12 @@ def validation_rows(
     the labels: the same shirt in another color) fall on the same side. A product without a title
     goes by its image path, and products of one picture, too, fall on the same side. The choice
     depends on the products and the seed, not on their order. A group of near-duplicates too large
-    for the share stays in training; of a catalog that is one such group nothing is chosen.
+    for the share stays in training; of a catalog that is one such group nothing is chosen. One that
+    has more than `largest_group` of the products, 0..1, is parted as if its products were unlike:
+    all on one side, it would make both sides unlike the catalog.
     """
-    keys = _groups(titles, images, ignored)
-    sizes: dict[str, int] = {}
-    for key in keys:
-        sizes[key] = sizes.get(key, 0) + 1
+    keys = _taken_apart(_groups(titles, images, ignored), largest_group)
+    sizes = Counter(keys)
     room = round(share * len(keys))
     chosen: set[str] = set()
     for key in sorted(sizes, key=lambda key: _hash(key, seed)):
@@ -57,6 +59,17 @@ def _groups(
             low, high = sorted((root(words), root(picture)))
             parents[high] = low
     return [root(key) for key in keys]
+
+
+def _taken_apart(keys: Sequence[str], largest: float) -> list[str]:
+    """`keys`, but of a key that more than a share `largest` has, each place has one of its own."""
+    sizes, met = Counter(keys), Counter[str]()
+    apart = []
+    for key in keys:
+        met[key] += 1
+        large = sizes[key] > largest * len(keys)
+        apart.append(f"{key}\0{met[key]}" if large else key)
+    return apart
 
 
 def _words(title: str | None, ignored: frozenset[str]) -> str:

@@ -12,13 +12,15 @@ import pytest
 import tagger
 from tagger import bundle
 from tagger.bundle import WEIGHTS
-from tagger.calibrate import Promise, _parts, calibrate
+from tagger.calibrate import REPORT_SHARE, Promise, _parts, calibrate
 from tagger.calibration import FILE_NAME, read_calibration, write_calibration
 from tagger.errors import CatalogError, ModelError, OtherRunError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
 from tagger.run import run
+from tagger.split import validation_rows
+from tagger.trained_on import write_trained_on
 
 from .conftest import TASKS, MakeCatalog, random_titles
 
@@ -185,7 +187,7 @@ def test_temperature_hangs_on_the_guiding_products_alone(
     tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog
 ) -> None:
     """Were it fitted on those that are tested on, the promise would not hold."""
-    _, guiding = _parts(ProductSource(feed).read(NAMES))
+    guiding, _, _ = _parts(ProductSource(feed).read(NAMES), np.ones(2000, dtype=bool))
     rows = pq.read_table(feed).to_pylist()
     wrong = {"Red": "Blue", "Blue": "Green", "Green": "Red"}
     changed = [
@@ -199,6 +201,23 @@ def test_temperature_hangs_on_the_guiding_products_alone(
     )
     assert one.temperature == two.temperature
     assert one.thresholds != two.thresholds
+
+
+def test_new_products_of_a_training_catalog_are_enough_whichever_were_held_out(
+    feed: Path, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    """Training holds out by the same order in which calibration parts."""
+    copy = Path(shutil.copytree(model_dir, tmp_path / "trained"))
+    products = ProductSource(feed).read(NAMES)
+    held_out = np.array(validation_rows(products.titles, products.images, 0.6, 0, frozenset()))
+    write_trained_on(copy, products.take(np.flatnonzero(~held_out).tolist()))
+    fitted = calibrate(bundle.load(copy), ProductSource(feed), ["color"], Promise(0.8))
+    color = fitted.calibration.tasks["color"]
+    assert color.left_out == int((~held_out).sum())
+    for threshold in color.thresholds:
+        tried, reported = threshold.num_products, threshold.reported_products
+        assert reported / (tried + reported) == pytest.approx(REPORT_SHARE, abs=0.02)
+    assert fitted.profile.num_products == int(held_out.sum())
 
 
 def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:
