@@ -269,7 +269,7 @@ def as_arrays(output: Output) -> BatchAnswers:
     return BatchAnswers(
         {name: logits.float().cpu().numpy() for name, logits in output.logits.items()},
         output.modality_weights.float().cpu().numpy(),
-    )
+    ).without_overflows()
 
 
 def _joined(outputs: Sequence[Output]) -> Output:

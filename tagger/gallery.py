@@ -20,7 +20,7 @@ from tagger.attention import Explanation, Map, explain
 from tagger.bundle import Bundle
 from tagger.calibration import Threshold
 from tagger.config import Preprocess
-from tagger.decision import Decision, Ids, decide
+from tagger.decision import Bools, Decision, Ids, decide
 from tagger.evaluate import Evaluated
 from tagger.images import NUM_THREADS, ImageSource, Pixels, load_pixels
 from tagger.label_issues import Suspicion
@@ -132,7 +132,8 @@ def make_cards(
     nodes = known.tree.sums(decision.probabilities)
     ids = known.label_ids(products.labels[task])
     explanations = explain(bundle, seen, products.titles, task, decision.leaves.tolist())
-    nodes_out = _published(decision, bundle.threshold(task, precision))
+    applies = done.answers.applies[task][rows]
+    nodes_out = _published(decision, applies, bundle.threshold(task, precision))
     return [
         Card(
             row=row + 1,
@@ -187,11 +188,12 @@ def _second(labels: Sequence[str], probabilities: NDArray[np.float64]) -> tuple[
     return labels[second], float(probabilities[second])
 
 
-def _published(decision: Decision, threshold: Threshold | None) -> Ids | None:
-    """(n,) the node that is published, NO_NODE for none."""
+def _published(decision: Decision, applies: Bools, threshold: Threshold | None) -> Ids | None:
+    """(n,) the node that is published, NO_NODE for none, as where the task does not apply."""
     if threshold is None:
         return None
-    return decision.deepest(threshold.needed(decision.top_labels))[0]
+    node, _ = decision.deepest(threshold.needed(decision.top_labels))
+    return np.where(applies, node, NO_NODE)
 
 
 def _enlarged(preprocess: Preprocess) -> Preprocess:

@@ -154,7 +154,7 @@ class OnnxModel(Model):
                 task.name: np.log(outputs[probabilities_name(task.name)][:size])
                 for task in self.config.tasks
             }
-        return BatchAnswers(logits, outputs[MODALITY_WEIGHTS][:size])
+        return BatchAnswers(logits, outputs[MODALITY_WEIGHTS][:size]).without_overflows()
 
     def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         names = [spec.name for spec in self.manifest.outputs]

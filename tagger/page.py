@@ -64,7 +64,7 @@ class TaskPart:
     """Everything that the page says of one task; of one without labels there are no plots.
 
     separator: of the names of its labels, None for a flat task. calibration, threshold: None where
-    there is none for the task, or none for the precision.
+    there is none for the task, or none for the precision. any_answer: whether a product has one.
     Of `num_judged` given labels that label issues are looked for among, `num_issues` are suspect.
     """
 
@@ -78,6 +78,7 @@ class TaskPart:
     matrix: Matrix
     labels: Sequence[LabelRow]
     cards: Sequence[Card]
+    any_answer: bool
     num_judged: int
     num_issues: int
 
@@ -168,7 +169,8 @@ def _task_part(
     views = {view: by_task[name] for view, by_task in done.judged.items()}
     both = views["both"]
     there = len(both.rows) > 0
-    fair = both.answered & (both.truth >= 0) & both.whole & ~done.trained_on[both.rows]
+    seen = done.answers.answered & ~done.trained_on
+    fair = seen[both.rows] & (both.truth >= 0) & both.whole
     return TaskPart(
         name=name,
         separator=bundle.task(name).separator,
@@ -180,6 +182,7 @@ def _task_part(
         matrix=confusion_matrix(both),
         labels=_label_rows(scores["both"]),
         cards=make_cards(bundle, source.root, done, name, issues, precision),
+        any_answer=bool(both.answered.any()),
         num_judged=int(fair.sum()),
         num_issues=len(issues.rows),
     )

@@ -49,6 +49,19 @@ class BatchAnswers:
     logits: dict[str, Logits]
     modality_weights: NDArray[np.float32]
 
+    def without_overflows(self) -> BatchAnswers:
+        """These, but a product for which a number outgrew its type (a logit is infinite or not a
+        number, so that no label is likelier than another) counts as one without any modality."""
+        lost = np.zeros(len(self.modality_weights), dtype=bool)
+        for values in self.logits.values():
+            lost |= ~np.isfinite(values.max(1))
+        if not lost.any():
+            return self
+        return BatchAnswers(
+            {name: np.where(lost[:, None], 0.0, values) for name, values in self.logits.items()},
+            np.where(lost[:, None, None], 0.0, self.modality_weights),
+        )
+
 
 @dataclass(frozen=True)
 class Inputs:

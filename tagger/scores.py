@@ -104,15 +104,15 @@ class Score(Frozen, frozen=True):
     """One task in one view. Rates are in 0..1 and null where no product has a label.
 
     `num_products` carry a label; `unknown_labels` counts those that the model does not know (they
-    are wrong in every rate). A product that the view leaves nothing to answer from is wrong too,
-    and never published. Intervals hold 95% of bootstrap resamples of the products.
-    `calibration_error` is the expected calibration error in 15 bins, `brier` the mean squared
-    distance between the probabilities and the truth (0..2). `published` is null where the model is
-    not calibrated for the precision, and in the views that withhold something. `image_weight` is
-    the mean weight of the picture, null where the system cannot tell. `tree` is null for a flat
-    task, `applicability` where the task applies to everything, and in the views that withhold
-    something. `labels` are those that products carry; `confusions` the most frequent ones. A
-    product that is told that the task does
+    are wrong in every rate, but where an ancestor may be published: one that is known is right). A
+    product that the view leaves nothing to answer from is wrong too, and never published. Intervals
+    hold 95% of bootstrap resamples of the products. `calibration_error` is the expected calibration
+    error of the answers in 15 bins, `brier` the mean squared distance between the probabilities and
+    the truth (0..2). `published` is null where the model is not calibrated for the precision, and
+    in the views that withhold something. `image_weight` is the mean weight of the picture, null
+    where the system cannot tell. `tree` is null for a flat task, `applicability` where the task
+    applies to everything, and in the views that withhold something. `labels` are those that
+    products carry; `confusions` the most frequent ones. A product that is told that the task does
     not apply has no answer, which is wrong.
     """
 
@@ -246,7 +246,7 @@ def score(judged: Judged, precision: float) -> Score:
         recall_at_precision=recall_at_precision(correct, confidence, precision),
         recall_interval=recall_interval(correct, confidence, precision),
         coverage_at_precision=coverage_at_precision(correct, confidence, precision),
-        calibration_error=calibration_error(correct, confidence),
+        calibration_error=_known(calibration_error(correct[answered], confidence[answered])),
         brier=float(judged.squared_error[judged.whole].mean()) if judged.whole.any() else None,
         image_weight=_known(judged.image_weight[answered].mean()) if answered.any() else None,
         tree=tree_score(judged, precision) if judged.task.is_tree else None,
@@ -332,9 +332,9 @@ def applicability_score(
     )
 
 
-def _known(weight: float) -> float | None:
-    """None for the weight of a system that cannot tell."""
-    return None if np.isnan(weight) else float(weight)
+def _known(mean: float) -> float | None:
+    """None for the mean of nothing, or of the weights of a system that cannot tell."""
+    return None if np.isnan(mean) else float(mean)
 
 
 def _weights_by_label(judged: Judged) -> dict[str, float | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import datetime as dt
 import decimal
 import socket
@@ -21,9 +23,11 @@ from tagger.columns import Labelling
 from tagger.config import BATCH_SIZE
 from tagger.encoder import Encoder
 from tagger.errors import CatalogError, ModelError, UsageError
+from tagger.evaluate import evaluate_catalog
 from tagger.images import Pixels
 from tagger.job import Job, JobOptions
 from tagger.predict import Product, label, label_batches
+from tagger.products import ProductSource
 from tagger.run import run
 from tagger.runtime import Inputs
 from tagger.version import __version__
@@ -277,6 +281,28 @@ def test_python_gives_what_the_command_gives(
     pd.testing.assert_frame_equal(labelled[list(frame)], frame)
     new = list(written)[4:]
     pd.testing.assert_frame_equal(labelled[new].reset_index(drop=True), written[new])
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_product_whose_numbers_overflow_has_no_answer_and_spoils_no_other(
+    tiny: Bundle, make_catalog: MakeCatalog, bad: float
+) -> None:
+    overflowing = dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
+    (token,) = set(tiny.tokenizer.encode(["red"])[0]) - set(tiny.tokenizer.encode(["blue"])[0])
+    with torch.no_grad():
+        overflowing.model.text_tower.embedding.weight[token] = bad
+    titles = ["blue shirt", "red shirt", "green shoe"] * 5
+    path = make_catalog([{"title": t, "color": "Red", "pattern": "Solid"} for t in titles])
+    found = predict(overflowing, path).to_pandas()
+    expected = predict(tiny, path).to_pandas()
+    lost = np.array(["red" in title for title in titles])
+    for name in NAMES:
+        assert (found[f"{name}_status"] == np.where(lost, "error", "ok")).all()
+        assert found[f"{name}_label"][lost].isna().all()
+        assert found[f"{name}_confidence"][lost].isna().all()
+        assert found[f"{name}_label"][~lost].equals(expected[f"{name}_label"][~lost])
+    scores = evaluate_catalog(overflowing, ProductSource(path), NAMES).figures.scores["both"]
+    assert scores["color"].num_products == len(titles)
 
 
 def test_empty_frame_comes_back_empty_with_the_new_columns(model_dir: Path) -> None:

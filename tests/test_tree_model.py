@@ -938,3 +938,26 @@ def test_random_weights_of_a_tree_model_are_kept_by_its_directory(tmp_path: Path
     after = bundle.load(tmp_path / "other").model.state_dict()
     assert after.keys() == before.keys()
     assert not torch.equal(before["heads.0.3.weight"], after["heads.0.3.weight"])
+
+
+def test_page_of_labels_that_are_all_inner_nodes_has_no_brier_score(
+    model: Path, feed: Path, tmp_path: Path
+) -> None:
+    rows = [{**row, "kind": "Shoes"} for row in pq.read_table(feed).to_pylist()]
+    path = write(tmp_path / "inner.parquet", rows)
+    page = tmp_path / "page.html"
+    assert call("eval", path, "--tasks", "kind", "--model", model, "--report", page) == 0
+    overview = page.read_text(encoding="utf-8").split('id="overview"')[1].split("</tbody>")[0]
+    assert "<td>-</td>" in overview
+
+
+def test_page_judges_labels_of_products_that_the_task_is_said_not_to_apply_to(
+    model: Path, feed: Path, tmp_path: Path
+) -> None:
+    """So do label issues: a label where none belongs is one."""
+    none = with_rule(model, tmp_path / "model", "Shoes", "Bags", "Clothing")
+    rows = [{**row, "sleeve": "Long"} for row in pq.read_table(feed).to_pylist()]
+    path, page = write(tmp_path / "labelled.parquet", rows), tmp_path / "page.html"
+    assert call("eval", path, "--tasks", "sleeve", "--model", none, "--report", page) == 0
+    text = page.read_text(encoding="utf-8")
+    assert f"Of {len(rows):,} given labels" in text
