@@ -39,9 +39,9 @@ from tagger.trained_on import was_trained_on
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
 of the search are fitted on. The thresholds are tested on what is left."""
-LARGEST_GROUP = 0.02
-"""Share of the products up to which near-duplicates stay on one side. The tests promise something
-of the catalog only if what they see is like it."""
+LARGEST_GROUP, LARGEST_SHARE = 10, 0.02
+"""So many near-duplicates, or this share of the products if it is more, stay on one side. The tests
+promise something of the catalog only if what they see is like it."""
 
 
 @dataclass(frozen=True)
@@ -198,14 +198,16 @@ def _parts(products: Products, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_
     words = giveaways(
         {label for labels in products.labels.values() for label in labels if label is not None}
     )
+    largest = max(LARGEST_GROUP, round(LARGEST_SHARE * int(new.sum())))
 
-    def choose(among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    def choose(among: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
         rows = np.flatnonzero(among)
         part = products.take(rows.tolist())
         chosen = np.zeros(len(products), dtype=bool)
-        chosen[rows] = validation_rows(part.titles, part.images, share, 0, words, LARGEST_GROUP)
+        chosen[rows] = validation_rows(part.titles, part.images, share, seed, words, largest)
         return chosen
 
-    reported = choose(new, REPORT_SHARE)
-    guiding = choose(new & ~reported, GUIDE_SHARE)
+    reported = choose(new, REPORT_SHARE, seed=0)
+    # In another order than the first: what that left comes late in it, parted groups do not.
+    guiding = choose(new & ~reported, GUIDE_SHARE, seed=1)
     return guiding, new & ~reported & ~guiding, reported

@@ -15,7 +15,7 @@ def validation_rows(
     share: float,
     seed: int,
     ignored: frozenset[str],
-    largest_group: float = 1.0,
+    largest_group: int | None = None,
 ) -> list[bool]:
     """True for the products of the validation part, about `share` of them.
 
@@ -24,10 +24,12 @@ def validation_rows(
     goes by its image path, and products of one picture, too, fall on the same side. The choice
     depends on the products and the seed, not on their order. A group of near-duplicates too large
     for the share stays in training; of a catalog that is one such group nothing is chosen. One that
-    has more than `largest_group` of the products, 0..1, is parted as if its products were unlike:
-    all on one side, it would make both sides unlike the catalog.
+    has more than `largest_group` products is parted as if they were unlike, by their order: all on
+    one side, it would make both sides unlike the catalog.
     """
-    keys = _taken_apart(_groups(titles, images, ignored), largest_group)
+    keys = _groups(titles, images, ignored)
+    if largest_group is not None:
+        keys = _taken_apart(keys, largest_group)
     sizes = Counter(keys)
     room = round(share * len(keys))
     chosen: set[str] = set()
@@ -61,14 +63,13 @@ def _groups(
     return [root(key) for key in keys]
 
 
-def _taken_apart(keys: Sequence[str], largest: float) -> list[str]:
-    """`keys`, but of a key that more than a share `largest` has, each place has one of its own."""
+def _taken_apart(keys: Sequence[str], largest: int) -> list[str]:
+    """`keys`, but of a key that is there more than `largest` times, each place has its own."""
     sizes, met = Counter(keys), Counter[str]()
     apart = []
     for key in keys:
         met[key] += 1
-        large = sizes[key] > largest * len(keys)
-        apart.append(f"{key}\0{met[key]}" if large else key)
+        apart.append(f"{key}\0{met[key]}" if sizes[key] > largest else key)
     return apart
 
 

@@ -17,7 +17,7 @@ from tagger.calibration import FILE_NAME, read_calibration, write_calibration
 from tagger.errors import CatalogError, ModelError, OtherRunError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.job import Job, JobOptions, parse_precision
-from tagger.products import ProductSource
+from tagger.products import Products, ProductSource
 from tagger.run import run
 from tagger.split import validation_rows
 from tagger.trained_on import write_trained_on
@@ -218,6 +218,22 @@ def test_new_products_of_a_training_catalog_are_enough_whichever_were_held_out(
         tried, reported = threshold.num_products, threshold.reported_products
         assert reported / (tried + reported) == pytest.approx(REPORT_SHARE, abs=0.02)
     assert fitted.profile.num_products == int(held_out.sum())
+    assert sum(fitted.profile.tasks["color"].labels.values()) == int(held_out.sum())
+
+
+@pytest.mark.parametrize(("count", "same"), [(2000, 800), (300, 10)])
+def test_parts_are_like_the_catalog_and_small_groups_stay_together(count: int, same: int) -> None:
+    titles: list[str | None] = list(random_titles(count, seed=5))
+    titles[:same] = ["Shirt"] * same
+    products = Products([None] * count, [t and f"{t} {'xyz'[n % 3]}" for n, t in enumerate(titles)])
+    products.titles[:same] = ["Shirt"] * same
+    parts = _parts(products, np.ones(count, dtype=bool))
+    assert sum(part.sum() for part in parts) == count
+    shares = [part[:same].mean() for part in parts]
+    if same > 100:
+        assert shares == pytest.approx([part.mean() for part in parts], abs=0.06)
+    else:
+        assert sorted(shares) == [0, 0, 1]
 
 
 def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:

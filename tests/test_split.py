@@ -98,7 +98,7 @@ def test_a_very_large_group_is_parted_like_the_others(large: float) -> None:
     titles, images = random_products(2000, seed=4)
     same = round(2000 * large)
     titles[:same] = ["Shirt"] * same
-    chosen = np.array(validation_rows(titles, images, 0.3, 0, IGNORED, largest_group=0.02))
+    chosen = np.array(validation_rows(titles, images, 0.3, 0, IGNORED, largest_group=40))
     assert chosen[:same].mean() == pytest.approx(0.3, abs=0.08)
     assert chosen.mean() == pytest.approx(0.3, abs=0.01)
 
@@ -107,5 +107,5 @@ def test_groups_up_to_the_largest_fall_on_one_side() -> None:
     titles, images = random_products(1000, seed=5)
     titles[:20], titles[20:40] = ["Acme Shirt"] * 20, ["Brio Shoe"] * 20
     for seed in range(5):
-        chosen = validation_rows(titles, images, 0.3, seed, IGNORED, largest_group=0.02)
+        chosen = validation_rows(titles, images, 0.3, seed, IGNORED, largest_group=20)
         assert len(set(chosen[:20])) == len(set(chosen[20:40])) == 1
