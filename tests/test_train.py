@@ -166,6 +166,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
+def test_the_mean_of_weights_goes_on_in_a_resumed_run(
+    options: TrainOptions, definition: Path, tmp_path: Path
+) -> None:
+    options = replace(options, model=averaging(definition, 0.9, tmp_path / "averaging"))
+    whole = replace(options, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(whole, Silent(stop_after=2))
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=1))
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(options, resume=True), Silent(stop_after=1))
+    resumed, expected = (
+        load_file(out / "checkpoint-00002" / "tensors.safetensors")
+        for out in (options.out, whole.out)
+    )
+    averages = [name for name in expected if name.startswith("average/")]
+    assert averages
+    assert all(torch.equal(resumed[name], expected[name]) for name in averages)
+
+
 def test_averaged_weights_are_kept_and_judged_while_the_run_itself_stays_the_same(
     options: TrainOptions, definition: Path, tmp_path: Path
 ) -> None:
