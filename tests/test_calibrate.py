@@ -221,19 +221,21 @@ def test_new_products_of_a_training_catalog_are_enough_whichever_were_held_out(
     assert sum(fitted.profile.tasks["color"].labels.values()) == int(held_out.sum())
 
 
-@pytest.mark.parametrize(("count", "same"), [(2000, 800), (300, 10)])
-def test_parts_are_like_the_catalog_and_small_groups_stay_together(count: int, same: int) -> None:
-    titles: list[str | None] = list(random_titles(count, seed=5))
-    titles[:same] = ["Shirt"] * same
-    products = Products([None] * count, [t and f"{t} {'xyz'[n % 3]}" for n, t in enumerate(titles)])
-    products.titles[:same] = ["Shirt"] * same
-    parts = _parts(products, np.ones(count, dtype=bool))
-    assert sum(part.sum() for part in parts) == count
-    shares = [part[:same].mean() for part in parts]
-    if same > 100:
-        assert shares == pytest.approx([part.mean() for part in parts], abs=0.06)
-    else:
-        assert sorted(shares) == [0, 0, 1]
+def shares_in_parts(count: int, same: int) -> list[tuple[float, float]]:
+    """Of each part: the share of the first `same` products, which have one title, and of all."""
+    titles = ["Unlike" if n < same else f"{t} {n}" for n, t in enumerate(random_titles(count))]
+    parts = _parts(Products([None] * count, list(titles)), np.ones(count, dtype=bool))
+    assert (np.sum(parts, axis=0) == 1).all()
+    return [(float(part[:same].mean()), float(part.mean())) for part in parts]
+
+
+def test_a_very_large_group_is_parted_like_the_catalog() -> None:
+    for group, everything in shares_in_parts(2000, 800):
+        assert group == pytest.approx(everything, abs=0.06)
+
+
+def test_near_duplicates_stay_together_in_a_small_catalog() -> None:
+    assert sorted(group for group, _ in shares_in_parts(300, 10)) == [0, 0, 1]
 
 
 def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:

@@ -24,7 +24,7 @@ from tagger.drift import (
     write_profile,
 )
 from tagger.errors import DriftError, ModelError
-from tagger.products import ProductSource
+from tagger.products import Products, ProductSource
 
 from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles
 
@@ -124,6 +124,16 @@ def test_rare_labels_of_a_small_feed_are_no_drift(known: Bundle) -> None:
         return msgspec.structs.replace(before, tasks={**before.tasks, "color": task})
 
     assert not any(verdicts(compare(drawn(4000), drawn(60))) for _ in range(8))
+
+
+def test_deviation_of_weights_is_that_of_a_sample(tiny: Bundle, tmp_path: Path) -> None:
+    products = Products([row["image"] for row in mixed_rows(tmp_path, 8) if row["image"]][:3], [])
+    products.titles.extend(["red shirt", "blue shoe", "green"])
+    answers = collect_answers(tiny, products, tmp_path, ["color"])
+    found = profile_of(tiny, products, answers).tasks["color"]
+    expected = answers.image_weights["color"][answers.both].std(ddof=1)
+    assert found.num_both > 1
+    assert found.image_weight_deviation == pytest.approx(float(expected))
 
 
 def test_a_profile_is_like_itself(known: Bundle) -> None:

@@ -19,7 +19,7 @@ from tagger.errors import CatalogError, ModelError
 from tagger.evaluate import Evaluation, evaluate_catalog, write_evaluation
 from tagger.predict import Tagger
 from tagger.products import ProductSource
-from tests.conftest import MakeCatalog, mixed_rows
+from tests.conftest import MakeCatalog, Row, mixed_rows
 
 LABELS = ("Blue", "Green", "Red")
 
@@ -128,6 +128,17 @@ def test_product_without_an_answer_is_no_confusion(tiny: Bundle, make_catalog: M
     assert sum(c.count for c in score.confusions) <= 1
     assert "" not in {c.predicted for c in score.confusions}
     assert score.num_products == 6
+
+
+def test_calibration_error_is_that_of_the_answers(tiny: Bundle, make_catalog: MakeCatalog) -> None:
+    told: list[Row] = [{"title": f"red shoe {n}", "color": "Blue"} for n in range(6)]
+    silent: list[Row] = [{"title": None, "color": "Blue"}] * 20
+    some, all_ = (
+        figures(tiny, make_catalog(rows, name), ["color"]).scores["both"]["color"]
+        for rows, name in ((told, "told.parquet"), (told + silent, "all.parquet"))
+    )
+    assert some.calibration_error
+    assert all_.calibration_error == pytest.approx(some.calibration_error)
 
 
 def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:
