@@ -23,8 +23,9 @@ from tagger.config import Architecture, Config, ConvTower, Fusion, Preprocess, T
 from tagger.drift import profile_of, write_profile
 from tagger.export import ExportOptions, export
 from tagger.hashes import file_digest
-from tagger.model import CMAClip
+from tagger.network import Network
 from tagger.products import Products
+from tagger.systems import build_network
 from tagger.tasks import Task
 from tagger.tokenizer import learn_pieces
 from tagger.trained_on import write_trained_on
@@ -72,7 +73,7 @@ def random_titles(count: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(count)]
 
 
-def randomise(model: CMAClip, seed: int) -> None:
+def randomise(model: Network, seed: int) -> None:
     """Every parameter and statistic away from its start, as training leaves them."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -85,7 +86,7 @@ def randomise(model: CMAClip, seed: int) -> None:
 def save_tiny(path: Path, config: Config, seed: int = 1) -> Path:
     """A model directory of `config`, its weights drawn by `seed`; returns `path`."""
     torch.manual_seed(0)
-    model = CMAClip(config)
+    model = build_network(config)
     randomise(model, seed)
     bundle.save(path, config, model, learn_pieces(random_titles(60), 200, 16), "# tiny\n")
     return path

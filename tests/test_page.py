@@ -453,6 +453,17 @@ def test_page_says_why_answers_are_published_or_not(
     )
 
 
+def test_page_of_a_system_without_weights_says_that_no_answer_is_sure_enough(
+    make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    config = tiny_config()
+    fusion = msgspec.structs.replace(config.fusion, system="clip-fine-tuned")
+    folder = save_tiny(tmp_path / "model", msgspec.structs.replace(config, fusion=fusion))
+    model = calibrated(bundle.load(folder), 0.999)
+    text = Page(part_of(written(model, make_catalog([WITH_TITLE] * 2)), "color")).text
+    assert "no answer is sure enough" in text
+
+
 def test_task_says_where_its_threshold_is_from_and_how_certain_it_is(
     tiny: Bundle, catalog: Path
 ) -> None:

@@ -29,7 +29,7 @@ from tagger.job import Job, JobOptions
 from tagger.predict import Product, label, label_batches
 from tagger.products import ProductSource
 from tagger.run import run
-from tagger.runtime import Inputs
+from tagger.runtime import BatchAnswers, Inputs
 from tagger.version import __version__
 
 from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles
@@ -304,6 +304,16 @@ def test_a_product_whose_numbers_overflow_has_no_answer_and_spoils_no_other(
     color = evaluate_catalog(overflowing, ProductSource(path), ["color"]).figures.scores["both"]
     right = (expected["color_label"] == "Red") & ~lost
     assert color["color"].accuracy == pytest.approx(right.mean())
+
+
+def test_labels_of_no_probability_are_no_overflow() -> None:
+    """An export has the logarithms of probabilities, of which some are 0."""
+    none = -np.inf
+    logits = np.array([[0.0, none], [none, none], [np.inf, 0.0], [1.0, 2.0]], np.float32)
+    weights = np.full((4, 1, 2), 0.5, np.float32)
+    answers = BatchAnswers({"color": logits}, weights).without_overflows()
+    assert (answers.modality_weights != 0).all((1, 2)).tolist() == [True, False, False, True]
+    np.testing.assert_array_equal(answers.logits["color"][[0, 3]], logits[[0, 3]])
 
 
 def test_empty_frame_comes_back_empty_with_the_new_columns(model_dir: Path) -> None:

@@ -568,8 +568,10 @@ def test_map_is_for_one_tree(model: Path, feed: Path, tmp_path: Path) -> None:
     assert call(*given, "--tasks", "sleeve") == 2
 
 
-def calibrated(model: Path, out: Path, least: float, **by_label: float | None) -> Path:
-    """A copy of `model` that publishes kinds from `least` on."""
+def calibrated(
+    model: Path, out: Path, least: float, task: str = "kind", **by_label: float | None
+) -> Path:
+    """A copy of `model` that publishes answers to `task` from `least` on."""
     shutil.copytree(model, out)
     threshold = Threshold(
         precision=0.9,
@@ -584,9 +586,7 @@ def calibrated(model: Path, out: Path, least: float, **by_label: float | None) -
         temperature=2.0, thresholds=(threshold,), delta=0.1, catalog="x", catalog_sha256="x"
     )
     weights = file_digest(out / bundle.WEIGHTS)
-    write_calibration(
-        Calibration(precision=0.9, weights_sha256=weights, tasks={"kind": fitted}), out
-    )
+    write_calibration(Calibration(precision=0.9, weights_sha256=weights, tasks={task: fitted}), out)
     return out
 
 
@@ -955,9 +955,16 @@ def test_page_judges_labels_of_products_that_the_task_is_said_not_to_apply_to(
     model: Path, feed: Path, tmp_path: Path
 ) -> None:
     """So do label issues: a label where none belongs is one."""
-    none = with_rule(model, tmp_path / "model", "Shoes", "Bags", "Clothing")
-    rows = [{**row, "sleeve": "Long"} for row in pq.read_table(feed).to_pylist()]
+    rule = with_rule(model, tmp_path / "rule", "Shoes", "Bags", "Clothing")
+    none = calibrated(rule, tmp_path / "model", 0.0, task="sleeve")
+    rows = pq.read_table(feed).to_pylist()
+    for number, row in enumerate(rows):
+        said = next((sleeve for word, sleeve in SLEEVES.items() if word in row["title"]), "Long")
+        row["sleeve"] = said if number % 6 else {"Long": "Short", "Short": "Long"}[said]
     path, page = write(tmp_path / "labelled.parquet", rows), tmp_path / "page.html"
     assert call("eval", path, "--tasks", "sleeve", "--model", none, "--report", page) == 0
     text = page.read_text(encoding="utf-8")
     assert f"Of {len(rows):,} given labels" in text
+    # None of them is published, as sure as the network may be.
+    assert 'data-status="abstain"' in text
+    assert 'data-status="ok"' not in text
