@@ -1,0 +1,276 @@
+"""What people see of one model: figures on labelled products, calibration, drift."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from tagger.console import percent, plain, results, say, say_bad, table
+from tagger.errors import listing
+from tagger.modalities import VIEW_NAMES
+
+if TYPE_CHECKING:
+    from tagger.calibrate import Calibrated
+    from tagger.drift import Drift
+    from tagger.evaluate import Evaluation
+    from tagger.images import ImageStatus
+    from tagger.label_issues import Suspicion
+    from tagger.scores import Score, TreeScore
+
+
+MOST_LABELS = 5
+"""Labels of a task that a table shows; the JSON and the page have all."""
+
+
+def show_evaluation(
+    evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus]
+) -> None:
+    """One table per measure, a row per task, a column per view; then what is worth a warning."""
+    target = f"at {100 * evaluation.precision:g}% precision, %"
+    measures = {
+        "accuracy": "accuracy, % [95% bootstrap interval over products]",
+        "macro_f1": "macro-F1, %",
+        "recall_at_precision": f"recall {target} [95% bootstrap interval over products]",
+        "coverage_at_precision": f"coverage {target}",
+        "calibration_error": "expected calibration error, %",
+        "brier": "Brier score, x 100",
+        "image_weight": "weight of the picture, %",
+    }
+    for measure, name in measures.items():
+        made = table(name, "task", "labelled products", *VIEW_NAMES.values())
+        for task, both in evaluation.scores["both"].items():
+            made.add_row(
+                plain(task),
+                f"{both.num_products:,}",
+                *(
+                    _with_interval(evaluation.scores[v][task], measure, v == "both")
+                    for v in VIEW_NAMES
+                ),
+            )
+        results.print(made)
+    _show_published(evaluation)
+    _show_trees(evaluation)
+    _show_applicability(evaluation)
+    _show_labels(evaluation)
+    _show_confusions(evaluation)
+    say_bad("pictures", image_statuses)
+    if calibrated and not any(s.published for s in evaluation.scores["both"].values()):
+        say(f"the model is calibrated, but not for a precision of {evaluation.precision:g}")
+    if evaluation.trained_on:
+        say(
+            f"the model was trained on {evaluation.trained_on:,} of these "
+            f"{evaluation.num_products:,} products, which flatters every figure"
+        )
+    for task, both in evaluation.scores["both"].items():
+        if both.unknown_labels:
+            say(
+                f"{sum(both.unknown_labels.values()):,} products have a {task} that the model does "
+                f"not know; they count as wrong: {listing(list(both.unknown_labels))}"
+            )
+
+
+def _with_interval(score: Score, measure: str, wide: bool) -> str:
+    """A rate in percent; if `wide`, with the ends of its bootstrap interval."""
+    ends = {"accuracy": score.accuracy_interval, "recall_at_precision": score.recall_interval}
+    interval = ends.get(measure)
+    text = percent(getattr(score, measure))
+    if interval is None or not wide:
+        return text
+    return escape(f"{text} [{percent(interval[0])}, {percent(interval[1])}]")
+
+
+def _show_published(evaluation: Evaluation) -> None:
+    """What the stored thresholds would publish of these products, and how much of it is right."""
+    made = table(
+        f"published by `predict --min-precision {evaluation.precision:g}`",
+        "task",
+        "threshold",
+        "coverage, %",
+        "precision there, %",
+        "of these at depth 1, 2 ..., %",
+    )
+    for task, score in evaluation.scores["both"].items():
+        if (published := score.published) is not None:
+            made.add_row(
+                plain(task),
+                _threshold(published.threshold, published.by_label),
+                percent(published.coverage),
+                percent(published.precision),
+                _shares(published.by_depth) if score.tree is not None else "",
+            )
+    if made.row_count:
+        results.print(made)
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return "  ".join(percent(share) for share in shares)
+
+
+def _show_trees(evaluation: Evaluation) -> None:
+    """Figures of tasks whose labels are paths, with picture and title; a column a task."""
+    both = evaluation.scores["both"].items()
+    trees = {task: score.tree for task, score in both if score.tree is not None}
+    if not trees:
+        return
+    figures = {task: _tree_figures(tree, evaluation.precision) for task, tree in trees.items()}
+    made = table("trees", "", *map(plain, trees))
+    for name in dict.fromkeys(name for one in figures.values() for name in one):
+        made.add_row(name, *(one.get(name, "") for one in figures.values()))
+    results.print(made)
+
+
+def _tree_figures(tree: TreeScore, precision: float) -> dict[str, str]:
+    """Each by its name."""
+    away = "-" if tree.error_distance is None else f"{tree.error_distance:.2f}"
+    return {
+        "hierarchical precision, %": percent(tree.precision),
+        "hierarchical recall, %": percent(tree.recall),
+        "hierarchical F1, %": percent(tree.f1),
+        **{
+            f"accuracy at depth {depth}, %": percent(rate)
+            for depth, rate in enumerate(tree.accuracy_by_depth, 1)
+        },
+        "edges to the right node, of errors": away,
+        "products whose levels agree, %": percent(tree.consistency),
+        f"coverage at {100 * precision:g}% precision, rolled up, %": percent(tree.rollup_coverage),
+    }
+
+
+def _show_applicability(evaluation: Evaluation) -> None:
+    """How well the status not_applicable does, with picture and title."""
+    made = table(
+        "not applicable",
+        "task",
+        "precision, %",
+        "recall, %",
+        "products with a label",
+        "of these wrongly without an answer",
+    )
+    for task, score in evaluation.scores["both"].items():
+        if (found := score.applicability) is not None:
+            made.add_row(
+                plain(task),
+                percent(found.precision),
+                percent(found.recall),
+                f"{found.filled:,}",
+                f"{found.withheld:,}",
+            )
+    if made.row_count:
+        results.print(made)
+
+
+def _show_labels(evaluation: Evaluation) -> None:
+    """The most frequent labels of each task, with picture and title."""
+    made = table(
+        f"labels, the {MOST_LABELS} most frequent of each task",
+        "task",
+        "products",
+        "precision, %",
+        "recall, %",
+        "weight of the picture, %",
+    )
+    made.add_column("label")
+    for task, score in evaluation.scores["both"].items():
+        ranked = sorted(score.labels.items(), key=lambda item: -item[1].support)
+        for name, label in ranked[:MOST_LABELS]:
+            rates = (percent(r) for r in (label.precision, label.recall, label.image_weight))
+            made.add_row(plain(task), f"{label.support:,}", *rates, plain(name))
+    if made.row_count:
+        results.print(made)
+
+
+def _show_confusions(evaluation: Evaluation) -> None:
+    """What was most often taken for what, with picture and title."""
+    made = table("most frequent confusions", "task", "products")
+    made.add_column("of label")
+    made.add_column("taken for")
+    for task, score in evaluation.scores["both"].items():
+        for confusion in score.confusions[:3]:
+            made.add_row(
+                plain(task),
+                f"{confusion.count:,}",
+                plain(confusion.truth),
+                plain(confusion.predicted),
+            )
+    if made.row_count:
+        results.print(made)
+
+
+def show_calibration(
+    calibrated: Calibrated, tasks: Sequence[str], precision: float, directory: Path
+) -> None:
+    """Per task what was fitted for `precision`, and how it fared on the products kept back."""
+    fitted = {name: calibrated.calibration.tasks[name] for name in tasks}
+    thresholds = {name: calibrated.calibration.threshold(name, precision) for name in tasks}
+    first = fitted[tasks[0]]
+    made = table(
+        f"published at precision {percent(precision)}%, promised for each task with certainty "
+        f"{percent(1 - first.delta)}%",
+        "task",
+        "temperature",
+        "fitted on",
+        "threshold",
+        "coverage, %",
+        "precision there, %",
+    )
+    for name, threshold in thresholds.items():
+        made.add_row(
+            plain(name),
+            f"{fitted[name].temperature:.2f}",
+            f"{threshold.num_products:,}",
+            _threshold(threshold.threshold, bool(threshold.by_label)),
+            percent(threshold.published / max(1, threshold.reported_products)),
+            percent(threshold.reported_precision),
+        )
+    results.print(made)
+    say_bad("pictures", calibrated.image_statuses)
+    if first.left_out:
+        say(f"{first.left_out:,} products were left out: the model was trained on them")
+    for name, threshold in thresholds.items():
+        if not threshold.promises:
+            say(
+                f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
+                "products: too few of them, or too many wrong; it will abstain from all"
+            )
+    say(
+        f"{directory} is calibrated; next: tagger predict CATALOG --tasks {','.join(tasks)} "
+        f"--model {directory} --min-precision {precision:g}"
+    )
+
+
+def _threshold(threshold: float | None, by_label: bool) -> str:
+    """What a table says of a threshold."""
+    if by_label:
+        return "by label"
+    return "abstains" if threshold is None else f"{threshold:.3f}"
+
+
+def show_drift(drift: Drift) -> None:
+    """What was compared, the largest distance first."""
+    made = table("drift", "compared", "distance")
+    made.add_column("before")
+    made.add_column("now")
+    made.add_column("verdict")
+    for finding in drift.findings:
+        verdict = "[bold red]drifted[/]" if finding.drifted else "alike"
+        made.add_row(
+            plain(finding.what),
+            f"{finding.distance:.3f}",
+            plain(finding.before),
+            plain(finding.now),
+            verdict,
+        )
+    results.print(made)
+    say_bad("pictures", drift.image_statuses)
+
+
+def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
+    """How many labels are suspect, by task; the file `out` lists them."""
+    for task, suspicion in found.items():
+        say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
+    if out is not None:
+        say(f"{out} ranks them, the surest first")

@@ -1,0 +1,76 @@
+"""Options that several commands have, and a check of the files that they write."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagger.errors import UsageError
+
+RUNS, REPORTS, CALIBRATION = "Runs", "Messages and reports", "Calibration"
+"""Groups of options in the help."""
+
+CatalogArgument = Annotated[
+    Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
+]
+AskedTasks = Annotated[
+    str,
+    typer.Option(
+        help="Tasks separated by commas: color,pattern; of a contrastively trained model also any "
+        "others with their labels: 'neckline=v-neck,crew neck'."
+    ),
+]
+LabelledTasks = Annotated[
+    str,
+    typer.Option(
+        help="Tasks separated by commas, each the name of its label column, or of a tree with its "
+        "columns from the top: color,'kind=department>category'."
+    ),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(help="Where image paths start.", show_default="the catalog's folder"),
+]
+ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
+TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
+Separator = Annotated[
+    str, typer.Option(help="Between the names of labels that are paths; '' if none are.")
+]
+Taxonomy = Annotated[
+    Path | None,
+    typer.Option(
+        help="Tree of the first task, whose labels may be its ids: Google's or Shopify's file, or "
+        "a CSV of parent,child."
+    ),
+]
+IdColumn = Annotated[str, typer.Option(help="Column of product ids, named in messages.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ...", show_default="a GPU if any")
+]
+Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in float32 even where bf16 is faster.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
+
+
+class LogFormat(enum.StrEnum):
+    """How messages look."""
+
+    text = "text"
+    json = "json"
+
+
+def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Before the work: each of `paths` can be written, and is no other one, nor one of `others`,
+    the catalog first."""
+    from tagger.output import check_writable  # pyarrow takes its time
+
+    taken = [path.resolve() for path in others]
+    for path in paths:
+        if path.resolve() in taken or path.is_dir():
+            what = "a folder" if path.is_dir() else "the catalog or the output, or named twice"
+            raise UsageError(f"{path} is {what}", "name another file")
+        check_writable(path)
+        taken.append(path.resolve())

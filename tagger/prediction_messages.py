@@ -1,0 +1,52 @@
+"""What people see of a labelling run: what was wrong with some products, and where the rest is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger.console import percent, say, say_bad
+
+if TYPE_CHECKING:
+    from tagger.run import Estimate, Result
+
+
+def show_prediction(result: Result, out: Path) -> None:
+    """How many rows, what was wrong with some, and where the result is."""
+    summary = result.summary
+    say_bad("pictures", summary.image_status, summary.image_examples)
+    say_bad("titles", summary.title_status, summary.title_examples)
+    for task, statuses in summary.task_status.items():
+        line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
+        if statuses["not_applicable"]:
+            line += f"; it does not apply to {statuses['not_applicable']:,}"
+        if statuses["abstain"]:
+            coverage = percent(statuses["ok"] / (statuses["ok"] + statuses["abstain"]))
+            line += f"; the model abstained from {statuses['abstain']:,}, coverage {coverage}%"
+        say(line)
+    if result.remark:
+        say(result.remark)
+    carried = summary.num_rows - result.stages.computed_rows
+    if result.was_done:
+        say(f"{out}: {summary.num_rows:,} rows; this run was finished already")
+    elif not result.finished:
+        say(f"{out}: this share is done; {result.missing:,} parts of other shards are missing")
+    else:
+        kept = f", {carried:,} of them kept from before" if carried else ""
+        say(f"{out}: {summary.num_rows:,} rows{kept}")
+
+
+def show_review(count: int, path: Path) -> None:
+    """How many products wait for a person."""
+    say(f"{path}: {count:,} products to look at, those that teach most first")
+
+
+def show_estimate(estimate: Estimate, out: Path) -> None:
+    """What a dry run found, and what the whole run would take."""
+    summary = estimate.sample
+    say_bad("pictures", summary.image_status, summary.image_examples)
+    say_bad("titles", summary.title_status, summary.title_examples)
+    say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
+    minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
+    say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")
+    say("dry run: nothing was written")

@@ -1,0 +1,86 @@
+"""What people see of a training run: what is learned, a line per epoch, the best one."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger.checkpoint import mean
+from tagger.console import Bar, console, percent, say, say_bad, table
+from tagger.errors import listing
+
+if TYPE_CHECKING:
+    import torch
+
+    from tagger.checkpoint import Epoch
+    from tagger.train import TrainResult
+    from tagger.training_data import Data
+
+
+class TrainMonitor:
+    """Draws a training run: what is learned, a bar with an ETA, a line per epoch."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None:
+        """What will be learned, from how much, and which labels are left out."""
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        say(
+            f"{len(data.train):,} products to train on, {len(data.validation):,} to validate on; "
+            f"{millions:.1f} million parameters on {device}"
+        )
+        for task in data.tasks:
+            count = sum(label is not None for label in data.train.labels[task.name])
+            levels = f" in a tree of {task.tree.depth} levels" if task.is_tree else ""
+            say(f"{task.name}: {len(task.labels):,} labels{levels}, {count:,} labelled products")
+        trees = [task.name for task in data.tasks if task.is_tree]
+        for name, labels in data.left_out.items():
+            fate = "too rare"
+            if name in trees:
+                fate += ", or no path; they count as the node that they stand under, if any"
+            say(f"{name}: {fate}: {listing(list(labels))}")
+        if data.applicability is not None:
+            for name, nodes in data.applicability.not_for.items():
+                say(f"{name}: does not apply to {data.applicability.task} {listing(nodes)}")
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """Move the bar."""
+        self._bar.move(step, total, f"loss {loss:.3f}")
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        """One line that also a log keeps."""
+        views = "  ".join(
+            f"{view} {percent(mean(by_task.values()))}" for view, by_task in epoch.accuracy.items()
+        )
+        loss = "as it came" if epoch.loss is None else f"epoch {number + 1}: loss {epoch.loss:.3f}"
+        say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
+
+
+def show_training(result: TrainResult, out: Path) -> None:
+    """The best epoch as a table, where the model is, and what to type next."""
+    best = result.history[result.best_epoch]
+    learned = f"epoch {result.best_epoch + 1} of {len(result.history)}"
+    made = table(
+        f"validation accuracy, {learned if best.loss is not None else 'without training'}, %",
+        "task",
+        "picture and title",
+        "picture alone",
+        "title alone",
+    )
+    for task in result.data.tasks:
+        made.add_row(
+            task.name,
+            *(percent(best.accuracy[view][task.name]) for view in ("both", "image", "title")),
+        )
+    console.print(made)
+    say_bad("pictures", Counter(result.image_statuses))
+    if result.bf16 is not None:
+        say(str(result.bf16))
+    tasks = ",".join(task.name for task in result.data.tasks)
+    say(
+        f"{out} is ready ({result.seconds / 60:.0f} minutes); "
+        f"next: tagger predict CATALOG --tasks {tasks} --model {out}"
+    )
