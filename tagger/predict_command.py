@@ -202,7 +202,7 @@ def predict(
     show_prediction(result, options.out)
     if review is not None and result.finished:
         model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
-        count = write_review(options.out, job.how.tasks, options.columns, review, model_version)
+        count = write_review(options.out, job.how, review, model_version)
         show_review(count, review)
     if report is not None:
         write_report(result.report(job), report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import heapq
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from tagger.catalog import Catalog, Columns
+from tagger.catalog import Catalog, strings
+from tagger.columns import Labelling
 from tagger.errors import UsageError
 from tagger.output import write_json, write_text
 from tagger.previous import HASH_COLUMN
@@ -63,8 +64,9 @@ def check_review(path: Path) -> None:
         )
 
 
-def write_review(out: Path, tasks: Sequence[Task], columns: Columns, path: Path, model: str) -> int:
-    """Write the products of the output `out` that are worth a look to `path`; returns how many.
+def write_review(out: Path, how: Labelling, path: Path, model: str) -> int:
+    """Write the products of the output `out`, labelled as `how`, that are worth a look to `path`;
+    returns how many.
 
     Of products with the same picture and title only the first stands there. JSON is Label Studio's
     import format with predictions: one task per product, a `choices` result per task
@@ -74,54 +76,85 @@ def write_review(out: Path, tasks: Sequence[Task], columns: Columns, path: Path,
     Raises:
         OutputError: `path` cannot be written.
     """
-    # Rounded: the same product may differ in the last digits in two batches.
-    ranked = heapq.nlargest(
-        MOST_ROWS, _doubts(out, tasks, columns), key=lambda d: (round(d.value, 5), -d.row)
-    )
-    first = {doubt.input_hash: doubt for doubt in reversed(ranked)}
-    doubts = [doubt for doubt in ranked if first[doubt.input_hash] is doubt]
+    doubts = _best(_doubts(out, how))
     if path.suffix == ".csv":
-        write_text(path, _csv(doubts, [task.name for task in tasks]))
+        write_text(path, _csv(doubts, [task.name for task in how.tasks]))
     else:
         write_json(path, _label_studio(doubts, model))
     return len(doubts)
 
 
-def _doubts(out: Path, tasks: Sequence[Task], columns: Columns) -> Iterator[Doubt]:
+def _best(doubts: Iterable[Doubt]) -> list[Doubt]:
+    """The MOST_ROWS that teach most, the first of each picture with title; the best first.
+
+    Never more than twice as many are held: what is let go by then never comes back.
+    """
+    held: dict[str, Doubt] = {}
+    for doubt in doubts:
+        held.setdefault(doubt.input_hash, doubt)
+        if len(held) == 2 * MOST_ROWS:
+            held = {kept.input_hash: kept for kept in _ranked(held.values())}
+    return _ranked(held.values())
+
+
+def _ranked(doubts: Iterable[Doubt]) -> list[Doubt]:
+    # Rounded: the same product may differ in the last digits in two batches.
+    return heapq.nlargest(MOST_ROWS, doubts, key=lambda d: (round(d.value, 5), -d.row))
+
+
+def _doubts(out: Path, how: Labelling) -> Iterator[Doubt]:
     row = 0
     catalog = Catalog(out)
-    for batch in catalog.batches(1024, columns=_needed(catalog.schema, tasks, columns)):
-        for product in batch.to_pylist():
+    shown, answers = _needed(catalog.schema, how)
+    labels = {
+        task.name: dict(zip(task.labels, how.mapping.get(task.name, task.labels), strict=False))
+        for task in how.tasks
+    }
+    for batch in catalog.batches(1024, columns=[*shown, *answers]):
+        texts = {name: _texts(batch, name, out) for name in shown}
+        for place, product in enumerate(batch.select(answers).to_pylist()):
             row += 1
-            candidates = dict(_candidates(product, tasks))
+            candidates = dict(_candidates(product, how.tasks, labels))
             if candidates:
+                given = {name: column[place] for name, column in texts.items()}
                 yield Doubt(
                     row,
                     product[HASH_COLUMN],
-                    _text(product, columns.id),
-                    _text(product, columns.image),
-                    _text(product, columns.title),
+                    given.get(how.columns.id),
+                    given.get(how.columns.image),
+                    given.get(how.columns.title),
                     candidates,
                 )
 
 
-def _needed(schema: pa.Schema, tasks: Sequence[Task], columns: Columns) -> list[str]:
-    """The columns of an output that the list shows or hangs on; pictures in it are neither."""
+def _texts(batch: pa.RecordBatch, column: str, out: Path) -> list[str | None]:
+    """A column as text that any file can hold."""
+    return [
+        None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+        for text in strings(batch, column, out)
+    ]
+
+
+def _needed(schema: pa.Schema, how: Labelling) -> tuple[list[str], list[str]]:
+    """The columns of an output that the list shows, and those that it hangs on; pictures in it are
+    neither."""
     kinds = dict(zip(schema.names, schema.types, strict=True))
     shown = [
         name
-        for name in (columns.id, columns.image, columns.title)
+        for name in dict.fromkeys((how.columns.id, how.columns.image, how.columns.title))
         if name in kinds and not (is_bytes(kinds[name]) or pa.types.is_nested(kinds[name]))
     ]
     ends = ("label", "path", "confidence", "status", "top_k")
-    answers = [f"{task.name}_{end}" for task in tasks for end in ends]
-    answers = [name for name in answers if name in kinds]
-    return list(dict.fromkeys([*shown, HASH_COLUMN, *answers]))
+    answers = [f"{task.name}_{end}" for task in how.tasks for end in ends]
+    return shown, [HASH_COLUMN, *(name for name in answers if name in kinds)]
 
 
 def _candidates(
-    product: Mapping[str, Any], tasks: Sequence[Task]
+    product: Mapping[str, Any],
+    tasks: Sequence[Task],
+    labels: Mapping[str, Mapping[str, str | None]],
 ) -> Iterator[tuple[str, Candidate]]:
+    """`labels`: per task what stands in the output for each of the model's."""
     for task in tasks:
         name = task.name
         status, confidence = product[f"{name}_status"], product[f"{name}_confidence"]
@@ -133,14 +166,9 @@ def _candidates(
             ranked = product[f"{name}_top_k"]
             # A CSV output holds the ranking as JSON.
             ranked = msgspec.json.decode(ranked) if isinstance(ranked, str) else ranked
-            label = ranked[0]["label"]
+            label = labels[name][ranked[0]["label"]]
         if status == "abstain" or float(confidence) < DOUBTFUL:
             yield name, Candidate(str(label), float(confidence))
-
-
-def _text(product: Mapping[str, Any], column: str) -> str | None:
-    value = product.get(column)
-    return str(value) if isinstance(value, (str, int)) else None
 
 
 def _csv(doubts: Sequence[Doubt], tasks: Sequence[str]) -> str:
