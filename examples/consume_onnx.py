@@ -8,6 +8,7 @@ pillow and tokenizers; ftfy too where the titles of the model ask for it.
 import html
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -39,8 +40,16 @@ def read_picture(file, spec):
     size, ground = (spec["width"], spec["height"]), (spec["fill"],) * 3
     kernel = Image.Resampling[spec["interpolation"].upper()]
     image = Image.open(io.BytesIO(file))
-    image.draft("RGB", (2 * size[0], 2 * size[1]))
+    if image.format == "JPEG":
+        sides = size[::-1] if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else size
+        scales = [side / whole for side, whole in zip(sides, image.size, strict=True)]
+        scale = 2 * (min(scales) if spec["resize"] == "longest" else max(scales))
+        image.draft("RGB", tuple(math.ceil(scale * side) for side in image.size))
     image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = np.asarray(image, np.float32)
+        peak = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
+        image = Image.fromarray((grey.clip(0, peak) * (255 / peak)).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*ground, 255)), rgba)

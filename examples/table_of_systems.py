@@ -51,7 +51,7 @@ def main() -> None:
         print_table(rows, tasks, lambda one, task, v=view: one.scores[v][task].recall_at_precision)
     print_summary(rows, target)
     if arguments.curves:
-        draw_robustness(mean_curves(rows), arguments.curves)
+        arguments.curves.write_bytes(draw_robustness(mean_curves(rows)))
     if arguments.wrong_labels:
         curves = {view: wrong_labels(rows, view) for view in NOISE_VIEWS}
         for view, by_system in curves.items():

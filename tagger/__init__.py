@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def load(
     model: str | Path = DEFAULT_MODEL,
     device: str | None = None,
     fp32: bool = False,
-    labels: Mapping[str, tuple[str, ...]] | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Tagger:
     """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
 

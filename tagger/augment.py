@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -45,6 +46,38 @@ def _erase(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     inside = (rows.abs() < size[:, :1] / 2)[:, :, None] & (columns.abs() < size[:, 1:] / 2)[:, None]
     chosen = inside & (lot[:, 0] < share)[:, None, None]
     return pixels.masked_fill(chosen[:, None], 127.0)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Pictures with a box of another one in them (CutMix, Yun et al. 2019).
+
+    pixels (n, 3, height, width); other (n,), the place in the batch of the picture in the box;
+    share (n,), how much of the area the box covers, 0..0.5.
+    """
+
+    pixels: Tensor
+    other: Tensor
+    share: Tensor
+
+
+def mix(pixels: Tensor, present: Tensor, share: float, generator: Generator) -> Mixed:
+    """Paste a box of another picture into a random `share` of those that are `present` (n,).
+
+    Both are whole colors still, which blending them would not leave. The box covers half of the
+    picture at most, so that with its title a product is the one that it was.
+    """
+    n, _, height, width = pixels.shape
+    own = torch.arange(n)
+    other = (own + torch.randint(1, max(2, n), (n,), generator=generator)) % n
+    centre, lot = torch.rand(n, 2, generator=generator), torch.rand(n, 2, generator=generator)
+    side = (lot[:, :1] / 2).sqrt()
+    rows = torch.arange(height)[None] / height - centre[:, :1]
+    columns = torch.arange(width)[None] / width - centre[:, 1:]
+    box = (rows.abs() < side / 2)[:, :, None] & (columns.abs() < side / 2)[:, None]
+    box &= ((lot[:, 1] < share) & present & present[other])[:, None, None]
+    mixed = torch.where(box[:, None], pixels[other], pixels)
+    return Mixed(mixed, other, box.float().mean((1, 2)))
 
 
 def augment_titles(

@@ -27,7 +27,7 @@ from tagger.feature_cache import opened
 from tagger.hashes import file_digest
 from tagger.modalities import View
 from tagger.network import Network
-from tagger.output import publish
+from tagger.output import RESUME, cannot_write, publish
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
 from tagger.runtime import NO_WORDS, BatchAnswers, Model
@@ -175,7 +175,7 @@ def save(path: Path, config: Config, model: Network, tokenizer: Tokenizer, card:
     Matrices are stored as `config.weights` says, vectors always as float32.
 
     Raises:
-        OutputError: it cannot be written.
+        DiskFullError, OutputError: it cannot be written.
     """
     dtype = getattr(torch, config.weights)
     state = {
@@ -199,7 +199,7 @@ def save(path: Path, config: Config, model: Network, tokenizer: Tokenizer, card:
         shutil.copymode(path / CARD, temporary)
         publish(temporary, path / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {path}: {error}", "check permissions and space") from error
+        raise cannot_write(path, error, RESUME) from error
 
 
 def _learned_pieces(path: Path, fast: FastTokenizer, text: TokenTower) -> LearnedPieces:

@@ -74,6 +74,8 @@ Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.task
 
 def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_epoch: int) -> str:
     validated = f"validated on {len(data.validation):,}"
+    if data.num_known:
+        validated += f" (of which the model that it started from knew {data.num_known:,})"
     if config.training.epochs == 0:
         return f"Learned from no product, {validated}."
     return (

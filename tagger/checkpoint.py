@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tagger.config import Frozen
-from tagger.errors import OutputError, TrainingError
-from tagger.output import sync_folder
+from tagger.errors import TrainingError
+from tagger.output import RESUME, cannot_write, sync_folder
 
 _PREFIX, _UNFINISHED, _FEATURES = "checkpoint-", ".checkpoint.new", ".features"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
@@ -62,7 +62,7 @@ def save(
     It is written beside and appears in one rename, so that a kill at any moment leaves a whole one.
 
     Raises:
-        OutputError: it cannot be written.
+        DiskFullError, OutputError: it cannot be written.
     """
     tensors = {
         f"{part}/{name}": tensor
@@ -89,9 +89,7 @@ def save(
         os.replace(new, run / f"{_PREFIX}{len(state.history):05}")
         sync_folder(run)
     except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"cannot write the checkpoint in {run}: {error}", "check permissions and free space"
-        ) from error
+        raise cannot_write(run, error, RESUME) from error
     for path in older:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -29,7 +29,8 @@ SEPARATOR = " > "
 
 PROMPTS = ("{label}", "a photo of a {label}", "a photo of a product, {task}: {label}")
 
-Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
+MOST, MAX_SEED = 1 << 20, (1 << 32) - 1
+Positive = Annotated[int, Meta(ge=1, le=MOST)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]
 """Upper bounds, so that a damaged or hostile file cannot ask for a network without end."""
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -207,10 +208,12 @@ class Training(Frozen, frozen=True):
     is left out; of those that no label is made of, a share `invented_words` is replaced by ones
     that nobody has heard of, as the brands of tomorrow are. With `weight_average` above 0 it is not
     the weights of the last step that are validated and kept but their running mean, which each step
-    moves by 1 - `weight_average` of the way, and by more at first: 9 / (10 + step).
+    moves by 1 - `weight_average` of the way, and by more at first: 9 / (10 + step). In a share
+    `cutmix` of the pictures a box is that of another product; the picture alone then teaches the
+    labels of both, by their areas.
     """
 
-    epochs: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
+    epochs: Annotated[int, Meta(ge=0, le=MOST)] = 10
     batch_size: Positive = 128
     accumulate: Positive = 1
     freeze_towers: bool = False
@@ -235,9 +238,10 @@ class Training(Frozen, frozen=True):
     scale: Share = 0.1
     brightness: Share = 0.1
     erase: Share = 0.0
+    cutmix: Share = 0.0
     min_support: Positive = 8
     validation_share: Share = 0.1
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
 
 
 class Applicability(Frozen, frozen=True):

@@ -21,6 +21,7 @@ from tagger.runtime import Model
 
 Run = Callable[[int], None]
 """Labels so many products, the first of a catalog, from the file to the answer."""
+Shape = Sequence[int]
 COUNTED = 64
 """Products whose operations are counted."""
 TIMED = 512
@@ -47,14 +48,26 @@ def flops_per_product(bundle: Model, products: Products, root: Path) -> float | 
     """
     if bundle.is_export:
         return None
-    from torch.utils.flop_counter import FlopCounterMode
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    # The counter knows neither attention on a CPU nor the fused layer of inference.
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
 
     sample = products.take(range(min(COUNTED, len(products))))
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         pixels = PixelCache(sample.images, root, bundle.config.preprocess, pool)
-        with FlopCounterMode(display=False) as counter:
-            for _ in bundle.answer_views(sample, pixels, ["both"]):
-                pass
+        try:
+            with FlopCounterMode(display=False, custom_mapping={on_cpu: attention}) as counter:
+                for _ in bundle.answer_views(sample, pixels, ["both"]):
+                    pass
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
     return float(counter.get_total_flops()) / len(sample)
 
 

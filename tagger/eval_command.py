@@ -228,7 +228,8 @@ def _compare(
     from tagger.comparison_tables import show_models
     from tagger.console import Bar, say
 
-    check_outputs([source.path], [path for path in (json, report, robustness) if path is not None])
+    read = [path for path in (source.path, tfidf and tfidf.path, source.taxonomy) if path]
+    check_outputs(read, [path for path in (json, report, robustness) if path is not None])
     with Bar("products") as bar:
         comparison, statuses = compare_models(
             models, source, tasks, precision, tfidf, robustness is not None, bar.move
@@ -236,16 +237,18 @@ def _compare(
     show_models(comparison, statuses)
     if json is not None:
         write_comparison(comparison, json)
+    curves = None
     if robustness is not None:
+        from tagger.output import write_bytes
         from tagger.robustness_plot import draw_robustness
 
         held = {one.name: one.robustness for one in comparison.models if one.robustness is not None}
-        draw_robustness(held, robustness)
+        curves = draw_robustness(held)
+        write_bytes(robustness, curves)
         say(f"{robustness} shows how they hold")
     if report is not None:
         from tagger.comparison_page import write_comparison_page
 
-        curves = None if robustness is None else robustness.read_bytes()
         write_comparison_page(report, comparison, source.path.name, curves)
         say(f"{report} shows it: open it in a browser")
 
@@ -283,7 +286,8 @@ def _evaluate(
     from tagger.label_issues import find_label_issues, write_label_issues
 
     network = None if report is None else _network_of(bundle, "--report")
-    check_outputs([source.path], [path for path in (json, issues, report) if path is not None])
+    read = [path for path in (source.path, source.taxonomy) if path is not None]
+    check_outputs(read, [path for path in (json, issues, report) if path is not None])
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
     calibrated = bundle.calibration is not None

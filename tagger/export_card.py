@@ -12,6 +12,7 @@ from tagger.config import Config, Preprocess
 from tagger.drift import FILE_NAME as PROFILE
 from tagger.exported import GOLDEN, MANIFEST, Manifest, TensorSpec, TitleSpec
 from tagger.shelf import CARD, CONFIG
+from tagger.systems.zero_shot import ClipZeroShot
 from tagger.tokenizer import FILE_NAME as TOKENIZER
 from tagger.trained_on import FILE_NAME as TRAINED_ON
 
@@ -114,9 +115,15 @@ Image and text tower of the product tagger `{bundle.path.name}`, for open_clip:
 
     model, _, preprocess = open_clip.create_model_and_transforms("local-dir:DIR")
 
-Training fitted them to tell attributes of products, not to match pictures with texts; \
-`logit_scale` has open_clip's initial value.
+{_PAIRED if isinstance(bundle.model, ClipZeroShot) else _UNPAIRED}
 """
+
+
+_PAIRED = "They match pictures with texts, and `logit_scale` is what they learned or came with."
+_UNPAIRED = (
+    "Training fitted them to tell attributes of products, not to match pictures with texts; "
+    "`logit_scale` has open_clip's initial value."
+)
 
 
 def split_card(path: Path) -> tuple[str, str]:
@@ -168,6 +175,7 @@ def _numbered(steps: Sequence[str]) -> str:
 def _picture_steps(preprocess: Preprocess) -> list[str]:
     height, width, fill = preprocess.height, preprocess.width, preprocess.fill
     kernel = preprocess.interpolation.upper()
+    side = "min" if preprocess.resize == "longest" else "max"
     fit = {
         "squash": f"`image.resize(({width}, {height}), {kernel})`.",
         "shortest": f"`ImageOps.fit(image, ({width}, {height}), {kernel})`: the centre.",
@@ -177,10 +185,14 @@ def _picture_steps(preprocess: Preprocess) -> list[str]:
         "the room that is left, rounded down.",
     }[preprocess.resize]
     return [
-        "Open the file; of a JPEG, call "
-        f"`image.draft('RGB', ({2 * width}, {2 * height}))` before reading pixels: it decodes "
-        "at 1/2, 1/4 or 1/8 where that is enough.",
+        f"Open the file; of a JPEG, with w, h = {width}, {height}, or the other way round where "
+        f"its EXIF orientation is 5 to 8, and s = 2 * {side}(w / image.width, h / image.height), "
+        "call `image.draft('RGB', (ceil(s * image.width), ceil(s * image.height)))` before reading "
+        "pixels: it decodes at 1/2, 1/4 or 1/8 where that is enough.",
         "Take the first frame and turn it upright by its EXIF orientation.",
+        "Of grey with more than 8 bits (modes I, F and those that begin with I;16), clip to "
+        "0..65535, or 0..255 where the mode is I or F and no value is above 255, and scale that to "
+        "0..255, rounded down: Pillow's own conversion clips instead.",
         f"Lay transparency on ({fill}, {fill}, {fill}); convert to 8-bit RGB.",
         f"{fit} Pillow's filters are antialiased.",
     ]

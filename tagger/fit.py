@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from tagger import checkpoint
-from tagger.augment import augment_pixels, augment_titles
+from tagger.augment import Mixed, augment_pixels, augment_titles, mix
 from tagger.checkpoint import Epoch, mean
 from tagger.config import Training
 from tagger.device import training_precision
@@ -33,6 +33,19 @@ from tagger.weight_average import WeightAverage, copy_learned, learned, put_lear
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with (step, total steps, running loss)."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An answer of the network for n products, and what its mistakes cost.
+
+    `weight` is that of every product's loss, or (n,) of each. `labels_of` (n,) has the places in
+    the batch of the products whose labels are right; without it they are the products' own.
+    """
+
+    output: Output
+    weight: float | Tensor = 1.0
+    labels_of: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -152,12 +165,12 @@ def train_epoch(
     model.train()
     for number, rows in enumerate(_shuffled(learner, generator)):
         with training_precision(learner.device):
-            image, text = _encode(learner, rows, generator)
+            image, text, mixed = _encode(learner, rows, generator)
             loss = model.pair_loss(image, text)
             if loss is None:
-                outputs = _outputs(model, training, image, text, generator)
+                lessons = _lessons(model, training, image, text, mixed, generator)
                 targets = {n: ids[rows].to(learner.device) for n, ids in learner.targets.items()}
-                loss = multitask_loss(outputs, targets, spans, weights, training)
+                loss = multitask_loss(lessons, targets, spans, weights, training)
         group = number - number % training.accumulate
         if loss.requires_grad:  # not where no product of the batch has a label
             (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
@@ -180,34 +193,45 @@ def train_epoch(
 
 
 def multitask_loss(
-    outputs: list[tuple[float, Output]],
+    lessons: list[Lesson],
     targets: dict[str, Tensor],
     spans: dict[str, Tensor],
     weights: dict[str, Tensor],
     training: Training,
 ) -> Tensor:
-    """Cross-entropy summed over tasks and weighted outputs; unlabelled products count nothing.
+    """Cross-entropy summed over tasks and weighted lessons; unlabelled products count nothing.
 
     Each task's loss is the mean over its labelled products of the batch.
     """
     total = torch.zeros((), device=next(iter(targets.values())).device)
-    for share, output in outputs:
+    for lesson in lessons:
         # A product that lacks the modality of this output cannot be blamed for its answer.
-        for name, logits in output.logits.items():
-            rows = output.answerable & (targets[name] >= 0)
+        answerable = lesson.output.answerable
+        share = torch.as_tensor(lesson.weight, device=total.device).expand(len(answerable))
+        for name, logits in lesson.output.logits.items():
+            target = targets[name]
+            if lesson.labels_of is not None:
+                target = target[lesson.labels_of]
+            rows = answerable & (target >= 0)
             if bool(rows.any()):
-                total = total + share * cross_entropy(
+                total = total + cross_entropy(
                     logits[rows],
-                    targets[name][rows],
+                    target[rows],
                     spans[name],
                     weights[name],
                     training.label_smoothing,
+                    share[rows],
                 )
     return total
 
 
 def cross_entropy(
-    logits: Tensor, target: Tensor, spans: Tensor, weights: Tensor, smoothing: float
+    logits: Tensor,
+    target: Tensor,
+    spans: Tensor,
+    weights: Tensor,
+    smoothing: float,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean of -log P(target), where P(node) is the sum over the leaves below it.
 
@@ -221,20 +245,23 @@ def cross_entropy(
         spans: (nodes, 2), as `Tree.spans`.
         weights: (nodes,) of the targets.
         smoothing: share of the loss that is the mean over all leaves, 0..1.
+        shares: (n,) of each product's loss, which count less for it; the mean is over all still.
     """
     logs = F.log_softmax(logits, -1)
     first, behind = spans[target].unbind(1)
-    shares = logs.gather(1, first[:, None])[:, 0]
+    likelihoods = logs.gather(1, first[:, None])[:, 0]
     inner = behind - first > 1
     if bool(inner.any()):
         place = torch.arange(logits.shape[1], device=logits.device)
         other = (place < first[inner, None]) | (place >= behind[inner, None])
         sums = logs[inner].masked_fill(other, float("-inf")).logsumexp(-1)
-        shares = shares.masked_scatter(inner, sums)
-    losses = -shares * weights[target]
+        likelihoods = likelihoods.masked_scatter(inner, sums)
+    losses = -likelihoods * weights[target]
     if smoothing:
         smooth = -(logs * weights[: logits.shape[1]]).mean(-1)
         losses = (1 - smoothing) * losses + smoothing * smooth
+    if shares is not None:
+        losses = losses * shares
     return losses.sum() / weights[target].sum()
 
 
@@ -252,41 +279,61 @@ def label_weights(learner: Learner) -> dict[str, Tensor]:
 
 def _encode(
     learner: Learner, rows: list[int], generator: torch.Generator
-) -> tuple[Sequence | None, Sequence]:
-    """Varied pictures (None if the batch has none) and titles of the products `rows`."""
+) -> tuple[Sequence | None, Sequence, Mixed | None]:
+    """Varied pictures (None if the batch has none) and titles of the products `rows`, and how the
+    pictures were mixed, if they were."""
     model, training, device = learner.model, learner.training, learner.device
     batch = learner.products.take(rows)
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
     titles = augment_titles(batch.titles, learner.words, training, generator)
     ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
-    changed = pixels if training.freeze_towers else augment_pixels(pixels, training, generator)
+    mixed = None
+    if not training.freeze_towers:
+        pixels = augment_pixels(pixels, training, generator)
+        if training.cutmix and not model.zero_shot:
+            mixed = mix(pixels, present, training.cutmix, generator)
+            pixels = mixed.pixels
     image = None
     if bool(present.any()):
-        image = model.encode_image(changed.to(device), present.to(device))
-    return image, model.encode_text(ids.to(device), mask.to(device))
+        image = model.encode_image(pixels.to(device), present.to(device))
+    return image, model.encode_text(ids.to(device), mask.to(device)), mixed
 
 
-def _outputs(
+def _lessons(
     model: Network,
     training: Training,
     image: Sequence | None,
     text: Sequence,
+    mixed: Mixed | None,
     generator: torch.Generator,
-) -> list[tuple[float, Output]]:
-    """Outputs with both modalities, with the picture alone and with the title alone."""
+) -> list[Lesson]:
+    """With both modalities, with the picture alone and with the title alone."""
     both = model.fuse(*mismatched(image, text, training.mismatch, generator))
-    outputs = [(1.0, both)]
-    if training.image_only_weight and image is not None:
-        outputs.append((training.image_only_weight, model.fuse(image, None)))
+    if image is None or mixed is None:
+        lessons = [Lesson(both)]
+        if training.image_only_weight and image is not None:
+            lessons.append(Lesson(model.fuse(image, None), training.image_only_weight))
+    else:
+        share, other = mixed.share.to(model.device), mixed.other.to(model.device)
+        untitled = ~text.mask.any(1)  # answered from the picture alone already
+        lessons = _by_area(both, 1.0, share * untitled, other)
+        if training.image_only_weight:
+            lessons += _by_area(model.fuse(image, None), training.image_only_weight, share, other)
     if training.title_only_weight:
-        outputs.append((training.title_only_weight, model.fuse(None, text)))
-    return outputs
+        lessons.append(Lesson(model.fuse(None, text), training.title_only_weight))
+    return lessons
+
+
+def _by_area(output: Output, weight: float, share: Tensor, other: Tensor) -> list[Lesson]:
+    """Of n pictures, of each of which a `share` (n,) shows the product at `other` (n,)."""
+    return [Lesson(output, weight * (1 - share)), Lesson(output, weight * share, other)]
 
 
 def mismatched(
     image: Sequence | None, text: Sequence, share: float, generator: torch.Generator
 ) -> tuple[Sequence | None, Sequence]:
-    """In a random `share` of the n products picture or title is that of another product."""
+    """In a random `share` of the n products that have both, picture or title is that of another
+    product: alone, it would teach the wrong labels."""
     if not share or image is None:
         return image, text
     n = len(text.tokens)
@@ -294,8 +341,10 @@ def mismatched(
     own = torch.arange(n)
     other = (own + torch.randint(1, max(2, n), (n,), generator=generator)) % n
     device = text.tokens.device
-    pictures = torch.where(lot < share / 2, other, own).to(device)
-    titles = torch.where((lot >= share / 2) & (lot < share), other, own).to(device)
+    lot, own, other = lot.to(device), own.to(device), other.to(device)
+    has_both = image.mask.any(1) & text.mask.any(1)
+    pictures = torch.where(has_both & (lot < share / 2), other, own)
+    titles = torch.where(has_both & (lot >= share / 2) & (lot < share), other, own)
     return (
         Sequence(image.tokens[pictures], image.mask[pictures]),
         Sequence(text.tokens[titles], text.mask[titles]),

@@ -33,11 +33,11 @@ def golden_products(config: Config) -> GoldenProducts:
     title = [_title(config, number) for number in range(8)]
     return GoldenProducts(
         images=[
-            _picture(0, (5 * width, 7 * height), "JPEG"),  # decoded at a fraction of its size
+            _picture(0, (7 * height, 5 * width), "JPEG"),  # decoded at a fraction of its size
             _picture(1, (width + 11, max(2, height - 7)), "PNG", transparent=True),
             _picture(2, (3 * height, width), "JPEG", orientation=6),  # lies on its side
             _picture(3, (max(2, width // 3), max(2, height // 2)), "BMP"),  # must be enlarged
-            _picture(4, (width, height), "PNG"),
+            _picture(4, (width, height), "PNG", deep=True),  # of 16 bits
             None,
             None,
             None,
@@ -81,6 +81,7 @@ def _picture(
     size: tuple[int, int],
     kind: str,
     transparent: bool = False,
+    deep: bool = False,
     orientation: int | None = None,
 ) -> bytes:
     """A picture file of `size` (width, height): a shape with stripes on a sloping ground."""
@@ -93,6 +94,8 @@ def _picture(
     draw.rectangle((width // 4, height // 5, 3 * width // 4, 4 * height // 5), fill=second)
     for row in range(height // 5, 4 * height // 5, max(2, height // 12)):
         draw.line((width // 4, row, 3 * width // 4, row + seed), fill=third, width=2)
+    if deep:
+        image = Image.fromarray(np.asarray(image.convert("L"), dtype=np.uint16) * 257)
     if transparent:
         image.putalpha(Image.linear_gradient("L").rotate(90).resize(size))
     exif = Image.Exif()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tagger.exported import MANIFEST
@@ -15,7 +15,7 @@ def load_model(
     name: str | Path,
     device: str | None,
     fp32: bool,
-    labels: Mapping[str, tuple[str, ...]] | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Model:
     """The model or export at `name`, or of that name on the shelf.
 

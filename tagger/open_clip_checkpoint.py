@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from tagger.errors import NotExportableError
 from tagger.exported import Agreement
 from tagger.golden import Arrays
 from tagger.quiet import quietly
+from tagger.systems.zero_shot import MAX_SCALE, ClipZeroShot
 from tagger.towers import OpenClipImageTower, OpenClipTextTower, open_clip_config
 
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 """The names that open_clip looks for in a folder, and on the Hugging Face Hub."""
 NOT_IN_TOWERS = {"logit_scale", "logit_bias"}
-"""Of contrastive training; tagger has no use for them, they get open_clip's initial value."""
+"""Of contrastive training. Only a system that goes on with that has the scale; else both get
+open_clip's initial value."""
 
 
 def write_checkpoint(bundle: Bundle, folder: Path) -> None:
@@ -36,7 +39,10 @@ def write_checkpoint(bundle: Bundle, folder: Path) -> None:
             "choose --format onnx or pt2",
         )
     assert name is not None
-    (folder / WEIGHTS).write_bytes(save(_state(name, image, text), {"format": "pt"}))
+    state = _state(name, image, text)
+    if isinstance(model, ClipZeroShot):
+        state["logit_scale"] = model.logit_scale.detach().clamp(max=math.log(MAX_SCALE))
+    (folder / WEIGHTS).write_bytes(save(state, {"format": "pt"}))
     preprocess = bundle.config.preprocess
     document = {
         "model_cfg": open_clip_config(name),

@@ -64,13 +64,18 @@ class LogFormat(enum.StrEnum):
 
 def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
     """Before the work: each of `paths` can be written, and is no other one, nor one of `others`,
-    the catalog first."""
+    which the command reads or writes.
+
+    Raises:
+        UsageError: it is.
+        OutputError: it cannot be written.
+    """
     from tagger.output import check_writable  # pyarrow takes its time
 
     taken = [path.resolve() for path in others]
     for path in paths:
         if path.resolve() in taken or path.is_dir():
-            what = "a folder" if path.is_dir() else "the catalog or the output, or named twice"
+            what = "a folder" if path.is_dir() else "read or written by this command already"
             raise UsageError(f"{path} is {what}", "name another file")
         check_writable(path)
         taken.append(path.resolve())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -25,6 +27,8 @@ ROW_GROUP_BYTES = 64 << 20
 """A row group ends at either, so that catalogs that carry their pictures fit into memory."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RESUME = "run the same command again with --resume: finished epochs are kept"
+"""What `cannot_write` tells whoever trains."""
 
 
 class Output(ABC):
@@ -187,7 +191,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         DiskFullError, OutputError: it cannot be written, or `path` is there already.
     """
-    temporary = _nearest_folder(path) / f".{path.name}.{os.getpid()}.partial"
+    # Not by the number of the process: in containers that is 1 for all of them.
+    temporary = _nearest_folder(path) / f".{path.name}.{secrets.token_hex(4)}.partial"
     try:
         temporary.mkdir()
         yield temporary
@@ -208,6 +213,11 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
+    """`text` in UTF-8, written as `write_bytes` does."""
+    write_bytes(path, text.encode(), temporary)
+
+
+def write_bytes(path: Path, content: bytes, temporary: Path | None = None) -> None:
     """A small file, whole or not at all, in a folder that is made.
 
     A pipe or a link, such as /dev/stdout, is written to.
@@ -221,9 +231,9 @@ def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_special(path):
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
             return
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         publish(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -234,7 +244,7 @@ def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
 
 
 def write_json(path: Path, document: object, temporary: Path | None = None) -> None:
-    """`document`, of what msgspec encodes, indented and written as `write_text` does.
+    """`document`, of what msgspec encodes, indented and written as `write_bytes` does.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
@@ -266,11 +276,18 @@ def _nearest_folder(out: Path) -> Path:
     return next(parent for parent in out.absolute().parents if parent.exists())
 
 
-def cannot_write(path: Path, error: OSError) -> DiskFullError | OutputError:
-    """What `error` means for the user."""
-    reason = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
-    if error.errno in _NO_ROOM:
-        return DiskFullError(reason, "make room, then run the same command again: it goes on")
+def cannot_write(
+    path: Path, error: Exception, again: str = "run the same command again: it goes on"
+) -> DiskFullError | OutputError:
+    """What `error`, of the system or of a library that passes on what the system said, means for
+    the user; `again` is what to do once there is room."""
+    number = error.errno if isinstance(error, OSError) else None
+    # Libraries in Rust say it in words: "No space left on device (os error 28)".
+    if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(said[1])
+    reason = f"cannot write {path}: {os.strerror(number) if number else error}"
+    if number in _NO_ROOM:
+        return DiskFullError(reason, f"make room, then {again}")
     return OutputError(reason, "check the folder and its permissions, or name another --out")
 
 

@@ -1,4 +1,4 @@
-"""Whether a model may answer in bf16: measured on products that it did not learn from."""
+"""Whether a model may answer in bf16: measured on the products that it was validated on."""
 
 from __future__ import annotations
 

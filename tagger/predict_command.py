@@ -192,8 +192,8 @@ def predict(
         mapping=map,
     )
     job = Job(bundle, options, source)
-    written = [path for path in (review, report) if path is not None]
-    check_outputs([catalog, options.out], written)
+    used = [path for path in (catalog, options.out, incremental, map) if path is not None]
+    check_outputs(used, [path for path in (review, report) if path is not None])
     if dry_run:
         show_estimate(estimate(job), options.out)
         return

@@ -42,11 +42,21 @@ class Products:
         )
 
     def digest(self) -> str:
-        """A hash of paths, titles and labels; the pictures themselves are not read."""
+        """A hash of paths, or pictures that are there as bytes, titles and labels; no file is
+        read."""
+        columns: list[Sequence[ImageSource]]
         columns = [self.images, self.titles, *(self.labels[t] for t in sorted(self.labels))]
         digest = hashlib.sha256(repr(sorted(self.labels)).encode())
         for column in columns:
-            digest.update(repr(column).encode())
+            digest.update(b"[")
+            for value in column:
+                # In pieces: a column of pictures is large, and its repr is three times that.
+                digest.update(
+                    hashlib.sha256(value).digest()
+                    if isinstance(value, bytes)
+                    else repr(value).encode()
+                )
+                digest.update(b",")
         return digest.hexdigest()[:16]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -11,9 +11,9 @@ import msgspec
 from tagger.config import DEFAULT_ZERO_SHOT, Applicability
 from tagger.errors import ModelError, listing
 from tagger.runtime import Model
-from tagger.tasks import Task
+from tagger.tasks import Task, check_asked
 
-Labels = Mapping[str, tuple[str, ...]]
+Labels = Mapping[str, Sequence[str]]
 """Per task the labels to choose from."""
 
 
@@ -24,6 +24,7 @@ def with_labels(model: Model, labels: Labels) -> Model:
 
     Raises:
         ModelError: it is not contrastively trained, so that names of labels tell it nothing.
+        UsageError: a task without two different labels at least.
     """
     if model.is_export:  # which a machine without torch may run
         raise _needs_pretraining(model, labels)
@@ -33,7 +34,9 @@ def with_labels(model: Model, labels: Labels) -> Model:
     assert isinstance(model, Bundle)
     if not isinstance(model.model, ClipZeroShot):
         raise _needs_pretraining(model, labels)
-    asked = tuple(Task(name, own) for name, own in labels.items())
+    for name, own in labels.items():
+        check_asked(name, [own] if isinstance(own, str) else own)
+    asked = tuple(Task(name, tuple(own)) for name, own in labels.items())
     kept = tuple(task for task in model.config.tasks if task.name not in labels)
     applicability = _still_applicable(model.config.applicability, [task.name for task in kept])
     config = msgspec.structs.replace(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from tagger.corruption import CONDITIONS
 from tagger.robustness import Robustness
@@ -30,14 +30,16 @@ INK, FAINT = "#222222", "#dddddd"
 COLUMNS = 4
 
 
-def draw_robustness(results: Mapping[str, Robustness], path: Path | IO[bytes]) -> None:
-    """Mean recall at precision over tasks and strength, one panel a condition, one line a model;
-    PNG at `path`. Figures that are null leave a gap.
+def draw_robustness(results: Mapping[str, Robustness]) -> bytes:
+    """Mean recall at precision over tasks and strength, one panel a condition, one line a model, as
+    PNG. Figures that are null leave a gap.
 
     Args:
         results: by name, at least one, all of the same conditions and precision.
     """
-    robustness_figure(results).savefig(path, format="png", dpi=130)
+    picture = io.BytesIO()
+    robustness_figure(results).savefig(picture, format="png", dpi=130)
+    return picture.getvalue()
 
 
 def robustness_figure(results: Mapping[str, Robustness]) -> Figure:

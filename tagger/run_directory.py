@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from tagger.errors import LockedError, OtherRunError, OutputError, UsageError
+from tagger.errors import OtherRunError, OutputError, UsageError
+from tagger.lock import Lock
 from tagger.output import cannot_write, sync_folder, write_json, write_text
 
 MANIFEST = "_manifest.json"
@@ -72,8 +71,8 @@ class RunDirectory:
     def __init__(self, path: Path, shard: Shard = Shard()) -> None:
         self.path = path
         self.shard = shard
-        self._lock = _Lock(path / ".lock")
-        self._share = _Lock(path / f".shard-{shard.number}-of-{shard.count}.lock")
+        self._lock = Lock(path / ".lock")
+        self._share = Lock(path / f".shard-{shard.number}-of-{shard.count}.lock")
 
     def open(self, fingerprint: Fingerprint, overwrite: bool) -> RunDirectory:
         """Lock the directory for the run of `fingerprint`, and make it where it is not there.
@@ -237,62 +236,3 @@ def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunErro
     return OtherRunError(
         f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
     )
-
-
-class _Lock:
-    """An advisory lock on a file, which the system gives back when the process dies."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
-        self._kind: int | None = None
-
-    def take(self, shared: bool, patience: float) -> None:
-        """Lock, or change from shared to exclusive and back; waits up to `patience` seconds.
-
-        Raises:
-            LockedError: another process holds it.
-        """
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        if kind == self._kind:
-            return
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                if self._descriptor is None:
-                    self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-                # Let go first: two that share and both want it alone would wait for each other.
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
-                if self._is_at_path():
-                    self._kind = kind
-                    return
-                self.release()
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self.taken() from None
-                time.sleep(0.05)
-
-    def release(self, remove: bool = False) -> None:
-        """Give the lock back, if it was taken; `remove` its file before that."""
-        if self._descriptor is not None:
-            if remove and self._is_at_path():
-                self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = self._kind = None
-
-    def taken(self) -> LockedError:
-        """The error that says so."""
-        return LockedError(
-            f"another run is writing {self.path.parent}",
-            "wait for it to end, or name another --out",
-        )
-
-    def _is_at_path(self) -> bool:
-        """False where a run that just ended removed the file that was locked here."""
-        try:
-            there = os.stat(self.path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(self._descriptor or 0))

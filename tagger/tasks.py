@@ -79,7 +79,9 @@ def learn_task(
     """The task made of the labels that at least `min_support` products carry, in sorted order.
 
     With `separator`, of the nodes that at least as many products carry themselves or below; a task
-    with fewer products than that whose label holds it is flat. Also returns the labels left out
+    with fewer products than that whose label holds it is flat. A leaf that is alone under a node
+    most of whose products are others is not learned either: all of them would count as it. Also
+    returns the labels left out
     with their number of products; those with control characters are among them, for a label is
     printed on terminals and in reports.
     """
@@ -90,8 +92,13 @@ def learn_task(
     for label, count in counts.items():
         names = split_path(label, separator)
         below.update({names[: k + 1]: count for k in range(len(names)) if is_plain(label)})
-    kept = [names for names, count in below.items() if count >= min_support]
-    task = Task(name, join_leaves(kept, separator), separator)
+    kept = {names for names, count in below.items() if count >= min_support}
+    for names in sorted(kept, key=len, reverse=True):
+        children = Counter(other[:-1] for other in kept)
+        is_alone = children[names[:-1]] == 1 and names not in children
+        if len(names) > 1 and is_alone and below[names[:-1]] > 2 * below[names]:
+            kept.remove(names)
+    task = Task(name, join_leaves(list(kept), separator), separator)
     missed = [i < 0 for i in task.label_ids(counts)]
     left_out = {label: n for (label, n), out in zip(counts.items(), missed, strict=True) if out}
     return task, dict(sorted(left_out.items(), key=lambda item: -item[1]))
@@ -156,18 +163,27 @@ def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
     asked: dict[str, tuple[str, ...] | None] = {}
     for name in parse_names(",".join(names)):
         given = [label for label in labels.get(name, []) if label]
-        if name in labels and (len(given) < 2 or len(set(given)) < len(given)):
-            raise UsageError(
-                f"--tasks {name}={','.join(given)} gives less than two labels, or one twice",
-                "for example neckline=v-neck,crew neck,boat neck",
-            )
-        if name == "=" or not all(is_plain(label) for label in given):
-            raise UsageError(
-                f"--tasks {text!r} names no task, or has control characters in a label",
-                "for example neckline=v-neck,crew neck,boat neck",
-            )
+        if name == "=":
+            raise UsageError(f"--tasks {text!r} names no task", _ASKED)
+        if name in labels:
+            check_asked(name, given)
         asked[name] = tuple(given) or None
     return asked
+
+
+_ASKED = "for example neckline=v-neck,crew neck,boat neck"
+
+
+def check_asked(name: str, labels: Sequence[str]) -> None:
+    """Raises:
+    UsageError: `labels` to choose from for task `name` are not two different ones at least.
+    """
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise UsageError(
+            f"--tasks {name}={','.join(labels)} gives less than two labels, or one twice", _ASKED
+        )
+    if not all(is_plain(label) for label in labels):
+        raise UsageError(f"--tasks {name}={labels!r} has control characters in a label", _ASKED)
 
 
 def parse_names(text: str) -> list[str]:

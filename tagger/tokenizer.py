@@ -154,7 +154,8 @@ def _cleaner(name: str) -> Callable[[str], str]:
 
 
 def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: int) -> LearnedPieces:
-    """Lower-cased, accent-free byte-pair encoding of at most `vocabulary_size` pieces.
+    """Lower-cased, accent-free byte-pair encoding of at most `vocabulary_size` pieces; characters
+    that these have no room for, the rarest, are unknown.
 
     The same titles give the same pieces. (The trainers of `tokenizers` that mark the start or the
     end of a word do not: they break ties at random.)
@@ -163,7 +164,11 @@ def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: in
     fast.normalizer = normalizers.BertNormalizer(lowercase=True)
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size, min_frequency=2, special_tokens=_SPECIAL, show_progress=False
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=_SPECIAL,
+        limit_alphabet=max(1, vocabulary_size - len(_SPECIAL)),
+        show_progress=False,
     )
     fast.train_from_iterator(titles, trainer)
     return LearnedPieces(fast, context_length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from tagger.feature_cache import opened
 from tagger.fit import Learner, fit
 from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
+from tagger.lock import Lock
 from tagger.pixel_cache import PixelCache
 from tagger.precision import Bf16Change, change_by_bf16
 from tagger.products import ProductSource
@@ -43,6 +43,7 @@ from tagger.version import __version__
 from tagger.warm_start import start_model, trained_directory
 
 LEARNING_CURVE = "learning_curve.png"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,23 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         CatalogError, ModelError, WeightsError, UsageError: before anything is written.
         TrainingError: nothing to learn from, or a checkpoint of another run.
         OutputError: `out` exists already, or cannot be written.
+        LockedError: another run is writing it.
+        DiskFullError: there is no room left in it; finished epochs are kept.
     """
     keep_freed_memory()
-    check_target(options.out, options.resume)
+    with locked(options.out):
+        check_target(options.out, options.resume)
+        return _train(options, monitor)
+
+
+def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     source, definition = find_definition(options.model, options.pretrained)
     definition = with_system(definition, options.system)
     training = override(definition.training, options)
     device = choose_device(options.device)
     check_weights(options, training, definition, source)
-    data = read_data(options.products, options.kept_back, options.tasks, training)
+    earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
+    data = read_data(options.products, options.kept_back, options.tasks, training, earlier)
     config = msgspec.structs.replace(
         definition, training=training, tasks=data.tasks, applicability=data.applicability
     )
@@ -161,7 +170,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     card = write_card(options.command, config, model, data, history, best, seconds, change)
     draw_learning_curve(history, best, options.out / LEARNING_CURVE)
     bundle.save(options.out, config, model, tokenizer, card)
-    write_what_it_saw(options, training, data, source, device)
+    write_what_it_saw(options, training, data, earlier, device)
     checkpoint.remove(options.out)
     return TrainResult(data, history, best, dict(statuses), seconds, change)
 
@@ -194,9 +203,12 @@ def check_needs_no_training(
     """
     system = definition.fusion.system
     if not SYSTEMS[system].zero_shot:
+        asked = (
+            "--epochs 0" if options.epochs == 0 else f"the recipe of {options.model} is 0 epochs"
+        )
         raise UsageError(
-            f"--epochs 0: {system} knows no label before it has learned it",
-            "leave --epochs out, or --system clip-zero-shot",
+            f"{asked}: {system} knows no label before it has learned it",
+            "add --epochs 10, or --system clip-zero-shot",
         )
     came_from = None if trained is None else read_config(trained / CONFIG).fusion.system
     of_pairs = came_from is not None and SYSTEMS[came_from].zero_shot
@@ -234,16 +246,19 @@ def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
 
 
 def write_what_it_saw(
-    options: TrainOptions, training: Training, data: Data, source: Path | None, device: torch.device
+    options: TrainOptions,
+    training: Training,
+    data: Data,
+    earlier: Sequence[Path],
+    device: torch.device,
 ) -> None:
-    """profile.json, what the validation products look like, which the model did not learn from;
-    and hashes of the products that it and the models before it did learn from."""
+    """profile.json, what the validation products look like; and hashes of the products that the
+    model and those `earlier` ones that it came from did learn from."""
     trained = bundle.load(options.out, device)
     names = [task.name for task in data.tasks]
     answers = collect_answers(trained, data.validation, options.image_roots[1], names)
     write_profile(profile_of(trained, data.validation, answers), options.out)
     learned_from = data.train if training.epochs else data.train.take([])
-    earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
     write_trained_on(options.out, learned_from, earlier)
 
 
@@ -269,11 +284,30 @@ def override(training: Training, options: TrainOptions) -> Training:
     return msgspec.structs.replace(training, **changes)
 
 
-def check_target(out: Path, resume: bool) -> None:
-    """Make `out`, before the work begins.
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Until the block ends, no other run writes `out`, which is made where it is not there.
 
     Raises:
-        OutputError: it cannot be written, or holds something that this run must not overwrite.
+        LockedError: another one does.
+        OutputError: it cannot be written.
+    """
+    lock = Lock(out / LOCK)
+    try:
+        lock.take(shared=False, patience=0.0)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}", "name another --out") from error
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
+
+
+def check_target(out: Path, resume: bool) -> None:
+    """Whether this run may write `out`, before the work begins.
+
+    Raises:
+        OutputError: it holds something that this run must not overwrite.
     """
     unfinished = checkpoint.exists(out)
     if unfinished and not resume:
@@ -282,13 +316,7 @@ def check_target(out: Path, resume: bool) -> None:
         )
     if (out / bundle.WEIGHTS).exists() and not unfinished:
         raise OutputError(f"{out} holds a trained model already", "name another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        others = set(out.iterdir()) - set(checkpoint.leftovers(out))
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}", "name another --out") from error
+    others = set(out.iterdir()) - {out / LOCK, *checkpoint.leftovers(out)}
     if others and not unfinished:
         raise OutputError(f"{out} is not empty", "name another --out")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagger.config import DEFAULT_DEFINITION, SEPARATOR
+from tagger.config import DEFAULT_DEFINITION, MAX_SEED, MOST, SEPARATOR
 from tagger.errors import StoppedError
 from tagger.options import (
     CatalogArgument,
@@ -50,16 +50,19 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=0, help="Passes over the catalog.", show_default="those of --model"),
+        typer.Option(
+            min=0, max=MOST, help="Passes over the catalog.", show_default="those of --model"
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Products a step.", show_default="that of --model")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Products a step.", show_default="that of --model"),
     ] = None,
     lr: Annotated[
         float | None, typer.Option(min=0, help="Peak rate of the new layers; the others follow.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of first weights, order and variation.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Of first weights, order and variation.")
     ] = None,
     freeze_towers: Annotated[
         bool,
@@ -104,7 +107,8 @@ def train(
         resume=resume,
         freeze_towers=freeze_towers,
         taxonomy=taxonomy,
-        command=shlex.join(["tagger", *sys.argv[1:]]),
+        # A name that is not UTF-8 cannot stand in the card as it is.
+        command=shlex.join(["tagger", *sys.argv[1:]]).encode(errors="backslashreplace").decode(),
     )
     try:
         with Bar("batches") as bar:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tagger.errors import ModelError, OutputError
+from tagger.errors import ModelError
 from tagger.images import ImageSource
+from tagger.output import RESUME, cannot_write
 from tagger.products import Products
 from tagger.shelf import CONFIG
 
@@ -47,7 +48,7 @@ def write_trained_on(directory: Path, products: Products, earlier: Sequence[Path
     """Store the keys of `products`, and those of the models `earlier` that training started from.
 
     Raises:
-        OutputError: it cannot be written.
+        DiskFullError, OutputError: it cannot be written.
         ModelError: the file of `earlier` is damaged.
     """
     keys = [keys_of(products)]
@@ -57,9 +58,7 @@ def write_trained_on(directory: Path, products: Products, earlier: Sequence[Path
         # safetensors makes it readable by its owner alone; a cron user must read it too.
         shutil.copymode(directory / CONFIG, directory / FILE_NAME)
     except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"cannot write {directory / FILE_NAME}: {error}", "check permissions and space"
-        ) from error
+        raise cannot_write(directory / FILE_NAME, error, RESUME) from error
 
 
 def _key(image: ImageSource, title: str | None) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tagger.applicability import learn_applicability, stated_applicability
 from tagger.config import Applicability, Training
@@ -13,18 +17,21 @@ from tagger.scrub import giveaways
 from tagger.split import validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
 from tagger.taxonomy import Taxonomy
+from tagger.trained_on import was_trained_on
 
 
 @dataclass(frozen=True)
 class Data:
     """Products to learn from and to validate on, the tasks learned from them, which of them apply
-    to what, and the labels that were left out."""
+    to what, and the labels that were left out; and how many of the products to validate on a model
+    that the run starts from has learned from already."""
 
     train: Products
     validation: Products
     tasks: tuple[Task, ...]
     left_out: dict[str, dict[str, int]]
     applicability: Applicability | None = None
+    num_known: int = 0
 
 
 def read_data(
@@ -32,26 +39,36 @@ def read_data(
     validation: ProductSource | None,
     tasks: Sequence[str],
     training: Training,
+    earlier: Sequence[Path] = (),
 ) -> Data:
-    """Both parts of the data; without a `validation` catalog a share of `catalog` is kept back.
+    """Both parts of the data; without a `validation` catalog a share of `catalog` is kept back, of
+    products that the models `earlier` have not learned from as far as there are some.
 
     The tree of the first task is that of the taxonomy of `catalog`, with all its nodes, if there is
     one.
 
     Raises:
         CatalogError, TaxonomyError: see `ProductSource.read`.
-        TrainingError: an empty part, or a task without two labels of enough support.
+        TrainingError: an empty part, nothing to validate by, or a task without two labels of
+            enough support.
+        ModelError: see `was_trained_on`.
     """
     products = catalog.read(tasks)
     if validation is not None:
         train_part, kept_back = products, validation.read(tasks)
     else:
-        train_part, kept_back = split(products, training)
+        train_part, kept_back = split(products, training, _known(products, earlier))
     if not len(train_part) or not len(kept_back):
         raise TrainingError(
             f"{catalog.path}: {len(train_part)} products to train on, {len(kept_back)} to validate "
             "on",
             "use a larger catalog, or give --validation FILE",
+        )
+    if training.epochs and not any(any(labels) for labels in kept_back.labels.values()):
+        raise TrainingError(
+            f"none of the {len(kept_back):,} products to validate on has a label of "
+            f"{listing(list(tasks))}, so that no epoch is better than another",
+            "label more products, or give --validation FILE",
         )
     tree = catalog.tree
     learned = _learn_tasks(train_part, tasks, catalog.columns.separator, tree, training.min_support)
@@ -60,7 +77,16 @@ def read_data(
     applicability = learn_applicability(
         found, train_part.labels, train_part.titles, stated_applicability(found, tree)
     )
-    return Data(train_part, kept_back, found, rare, applicability)
+    num_known = int(_known(kept_back, earlier).sum())
+    return Data(train_part, kept_back, found, rare, applicability, num_known)
+
+
+def _known(products: Products, earlier: Sequence[Path]) -> NDArray[np.bool_]:
+    """(n,) whether one of the models `earlier` learned from each."""
+    known = np.zeros(len(products), dtype=bool)
+    for path in earlier:
+        known |= was_trained_on(path, products)
+    return known
 
 
 def _learn_tasks(
@@ -88,13 +114,21 @@ def _learn_tasks(
     return learned
 
 
-def split(products: Products, training: Training) -> tuple[Products, Products]:
-    """A training and a validation part; near-duplicate titles stay on one side."""
+def split(
+    products: Products, training: Training, known: NDArray[np.bool_]
+) -> tuple[Products, Products]:
+    """A training and a validation part, this one of products that are not `known` (n,) as far as
+    there are some; near-duplicate titles stay on one side."""
     words = giveaways(
         {label for labels in products.labels.values() for label in labels if label is not None}
     )
     chosen = validation_rows(
-        products.titles, products.images, training.validation_share, training.seed, words
+        products.titles,
+        products.images,
+        training.validation_share,
+        training.seed,
+        words,
+        known=known.tolist(),
     )
     return (
         products.take([row for row, hit in enumerate(chosen) if not hit]),

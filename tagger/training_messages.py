@@ -32,6 +32,11 @@ class TrainMonitor:
             f"{len(data.train):,} products to train on, {len(data.validation):,} to validate on; "
             f"{millions:.1f} million parameters on {device}"
         )
+        if data.num_known:
+            say(
+                f"{data.num_known:,} of the products to validate on are known to the model that "
+                "training starts from, which flatters every accuracy"
+            )
         for task in data.tasks:
             count = sum(label is not None for label in data.train.labels[task.name])
             levels = f" in a tree of {task.tree.depth} levels" if task.is_tree else ""

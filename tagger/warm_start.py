@@ -35,19 +35,22 @@ def start_model(
     named by `pretrained` gives its towers and its tokenizer alone.
 
     Raises:
-        UsageError: `pretrained` for towers that open_clip does not have, or a model with others.
+        UsageError: `pretrained` for towers that open_clip does not have, or a model with others; or
+            towers are to be frozen that got no weights.
         WeightsError: see `load_pretrained`.
     """
     torch.manual_seed(seed)
     trained = trained_directory(pretrained)
     tokenizer = start_tokenizer(trained or source, config, titles)
     model = build_network(config)
+    random = {name for name, _ in model.named_parameters() if name.startswith(TOWERS)}
     if source is not None and (source / WEIGHTS).is_file():
-        inherit(model, bundle.load(source).model)
+        random -= inherit(model, bundle.load(source).model)
     if trained is not None:
-        take_towers(model, bundle.load(trained).model, trained)
+        random -= take_towers(model, bundle.load(trained).model, trained)
     elif pretrained is not None and isinstance(model.image_tower, MobileImageTower):
         load_mobile_weights(model.image_tower, Path(pretrained))
+        random = {name for name in random if not name.startswith("image_tower.")}
     elif pretrained is not None:
         name = config.architecture.open_clip
         if name is None:
@@ -59,7 +62,24 @@ def start_model(
         scale = load_pretrained(name, pretrained, model.image_tower, model.text_tower)
         if isinstance(model, ClipZeroShot):
             model.logit_scale.data.copy_(scale)
+        random = set()
+    if config.training.freeze_towers:
+        _check_frozen(random, pretrained or str(source))
     return model, tokenizer
+
+
+def _check_frozen(random: set[str], came_from: str) -> None:
+    """Raises:
+    UsageError: parameters of towers are `random` still. A kernel over the tokens may be: it starts
+        as nothing.
+    """
+    towers = sorted({name.split("_")[0] for name in random if ".neighbours." not in name})
+    if towers:
+        raise UsageError(
+            f"--freeze-towers: {came_from} has no weights for the {' and the '.join(towers)} tower",
+            "train the towers as well (leave --freeze-towers out), or start from a model that has "
+            "both: --pretrained DIR",
+        )
 
 
 def trained_directory(pretrained: str | None) -> Path | None:
@@ -68,8 +88,9 @@ def trained_directory(pretrained: str | None) -> Path | None:
     return Path(pretrained) if pretrained is not None and trained else None
 
 
-def take_towers(model: Network, trained: Network, path: Path) -> None:
+def take_towers(model: Network, trained: Network, path: Path) -> set[str]:
     """Copy the towers of `trained`, which is at `path`; of those that `model` has in part, that.
+    Returns the names of what was copied.
 
     Raises:
         UsageError: they are others.
@@ -81,7 +102,9 @@ def take_towers(model: Network, trained: Network, path: Path) -> None:
         )
     theirs = trained.state_dict()
     own = [name for name in model.state_dict() if name.startswith(TOWERS)]
-    model.load_state_dict({name: theirs[name] for name in own if name in theirs}, strict=False)
+    copied = {name: theirs[name] for name in own if name in theirs}
+    model.load_state_dict(copied, strict=False)
+    return set(copied)
 
 
 def _has_towers_of(own: Architecture, trained: Architecture) -> bool:
@@ -102,8 +125,9 @@ def start_tokenizer(source: Path | None, config: Config, titles: Iterable[str]) 
 
 
 @torch.no_grad()
-def inherit(model: Network, parent: Network) -> None:
-    """Copy from `parent` all that does not hang on the tasks, and what is common in those."""
+def inherit(model: Network, parent: Network) -> set[str]:
+    """Copy from `parent` all that does not hang on the tasks, and what is common in those; returns
+    the names of the former."""
     mine, theirs = model.state_dict(), parent.state_dict()
     common = {
         name: tensor
@@ -124,6 +148,7 @@ def inherit(model: Network, parent: Network) -> None:
                     row.copy_(theirs_row)
             if isinstance(model.heads[k], Head) and isinstance(parent.heads[j], Head):
                 _inherit_head(model.heads[k], parent.heads[j], task, parent.config.tasks[j])
+    return set(common)
 
 
 def _inherit_head(head: torch.nn.Module, parent: torch.nn.Module, task: Task, old: Task) -> None:

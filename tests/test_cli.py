@@ -144,10 +144,10 @@ def test_eval_overwrites_neither_the_catalog_nor_its_own_files(
     before = path.read_bytes()
     given = ("eval", path, "--model", model_dir, "--tasks", "color")
     for option in ("--report", "--json", "--label-issues"):
-        check_error(run(*given, option, path), 2, path.name, "the catalog")
+        check_error(run(*given, option, path), 2, path.name, "already")
         check_error(run(*given, option, tmp_path), 2, "a folder")
     twice = tmp_path / "a.html"
-    check_error(run(*given, "--report", twice, "--json", twice), 2, "named twice")
+    check_error(run(*given, "--report", twice, "--json", twice), 2, "already")
     assert path.read_bytes() == before
     assert not twice.exists()
 
@@ -160,8 +160,8 @@ def test_predict_overwrites_neither_the_catalog_nor_the_output_with_its_reports(
     out = tmp_path / "out.csv"
     given = ("predict", path, "--model", model_dir, "--tasks", "color", "--out", out)
     for option in ("--review", "--report"):
-        check_error(run(*given, option, path), 2, "feed.csv", "the catalog")
-        check_error(run(*given, option, out), 2, "out.csv", "the output")
+        check_error(run(*given, option, path), 2, "feed.csv", "already")
+        check_error(run(*given, option, out), 2, "out.csv", "already")
     assert path.read_text() == "title\nred shirt\n"
     assert not out.exists(), "refused before the work"
     through = tmp_path / "through.json"
@@ -374,7 +374,7 @@ def test_a_comparison_says_in_words_and_in_json_what_sets_models_apart(
     rows = [{"title": t, "color": ("Red", "Blue", "Mauve")[len(t) % 3]} for t in titles]
     path, figures, page = make_catalog(rows), tmp_path / "c.json", tmp_path / "c.html"
     models = ("--model", model_dir, "--model", second_dir)
-    curves = tmp_path / "c.png"
+    curves = tmp_path / "new" / "c.png"
     outputs = ("--json", figures, "--report", page, "--robustness", curves)
     result = run("eval", path, "--tasks", "color", *models, "--tfidf", path, *outputs)
     assert result.code == 0, result.stderr
@@ -396,6 +396,19 @@ def test_a_comparison_says_in_words_and_in_json_what_sets_models_apart(
     assert "60 of these 60 products were trained on (tfidf from 60)" in result.stderr
     assert "'Mauve'" in result.stderr
     assert "second/tiny" in page.read_text()
+
+
+def test_what_a_command_reads_is_never_its_report(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    feed = make_catalog([{"title": title, "color": "Red"} for title in random_titles(8)])
+    other = tmp_path / "other.csv"
+    other.write_text("title,color\nred,Red\nblue,Blue\n")
+    before = other.read_bytes()
+    given = ("--tasks", "color", "--model", model_dir)
+    check_error(run("eval", feed, *given, "--tfidf", other, "--json", other), 2, "other.csv is")
+    check_error(run("predict", feed, *given, "--incremental", other, "--report", other), 2, "other")
+    assert other.read_bytes() == before
 
 
 def test_one_model_and_the_default_are_evaluated_as_ever(

@@ -38,7 +38,15 @@ from tagger.shelf import short_names
 from tagger.tasks import Task
 from tagger.trained_on import write_trained_on
 
-from .conftest import TASKS, MakeCatalog, mixed_rows, save_tiny, tiny_config
+from .conftest import (
+    TASKS,
+    MakeCatalog,
+    mixed_rows,
+    register_architectures,
+    save_tiny,
+    tiny_config,
+)
+from .test_export_open_clip import ARCHITECTURES, saved
 
 NAMES = [task.name for task in TASKS]
 
@@ -283,6 +291,18 @@ def test_flops_are_two_for_each_multiply_and_add_whatever_they_are_computed_in(
         bundle.load(save_tiny(source.path.parent / "wide", wider)), products, source.root
     )
     assert more == pytest.approx(whole + 2 * config.fusion.head_width * 1000)
+
+
+def test_flops_of_attention_count_however_it_is_computed(
+    source: ProductSource, tmp_path: Path
+) -> None:
+    """Written out for answers on a CPU, or as open_clip has it: in torch's fused layer."""
+    register_architectures(tmp_path, ARCHITECTURES)
+    as_it_came = saved(tmp_path, "leaving-clip")
+    written_out = load_model(as_it_came.path, "cpu", fp32=True)
+    products = source.read()
+    one, other = (flops_per_product(b, products, source.root) for b in (as_it_came, written_out))
+    assert one == pytest.approx(other, rel=0.02)
 
 
 def test_flops_of_a_product_do_not_hang_on_how_many_there_are(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import open_clip
 import pytest
@@ -22,6 +24,7 @@ from tagger.golden import Arrays
 from tagger.model import CMAClip
 from tagger.open_clip_checkpoint import compare_embeddings
 from tagger.products import ProductSource
+from tagger.systems.zero_shot import ClipZeroShot
 from tagger.tokenizer import ClipPieces
 
 from .conftest import randomise, register_architectures, tiny_config
@@ -142,6 +145,23 @@ def test_open_clip_itself_loads_trained_towers_and_agrees(vit: Bundle, tmp_path:
         "open_clip_config.json",
         "open_clip_model.safetensors",
     }
+
+
+def test_scale_that_contrastive_training_learned_goes_along(vit: Bundle, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(
+        vit.config, fusion=msgspec.structs.replace(vit.config.fusion, system="clip-zero-shot")
+    )
+    model = ClipZeroShot(config)
+    randomise(model, seed=1)
+    for learned, expected in ((3.0, 3.0), (9.0, math.log(100))):
+        model.logit_scale.data.fill_(learned)
+        folder = tmp_path / str(learned)
+        bundle.save(folder / "clip", config, model.eval(), vit.tokenizer, "# x\n")
+        export(ExportOptions(str(folder / "clip"), "open_clip", folder / "out"), ignore)
+        state = load_file(folder / "out" / "open_clip_model.safetensors")
+        assert state["logit_scale"] == pytest.approx(expected)
+        assert "logit_scale" in (folder / "out" / "README.md").read_text()
+        assert "not to match" not in (folder / "out" / "README.md").read_text()
 
 
 def test_a_checkpoint_of_other_weights_is_seen(vit: Bundle, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tagger.augment import augment_pixels, augment_titles
+from tagger.augment import augment_pixels, augment_titles, mix
 from tagger.config import Training
-from tagger.fit import mismatched, multitask_loss
+from tagger.fit import Lesson, mismatched, multitask_loss
 from tagger.network import Output, Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
@@ -26,7 +26,7 @@ def output(logits: torch.Tensor, answerable: bool = True) -> Output:
 def loss(logits: torch.Tensor, target: list[int], answerable: bool = True) -> torch.Tensor:
     targets = {"color": torch.tensor(target)}
     weights = {"color": torch.ones(logits.shape[1])}
-    return multitask_loss([(1.0, output(logits, answerable))], targets, SPANS, weights, RECIPE)
+    return multitask_loss([Lesson(output(logits, answerable))], targets, SPANS, weights, RECIPE)
 
 
 def test_products_without_a_label_change_neither_loss_nor_gradient() -> None:
@@ -47,11 +47,45 @@ def test_a_batch_without_any_label_or_answerable_product_costs_nothing() -> None
 def test_losses_add_over_tasks_and_views_with_their_weights() -> None:
     logits, target = torch.randn(5, 3), {"color": torch.tensor([0, 1, 2, 0, 1])}
     weights = {"color": torch.ones(3)}
-    one = multitask_loss([(1.0, output(logits))], target, SPANS, weights, RECIPE)
+    one = multitask_loss([Lesson(output(logits))], target, SPANS, weights, RECIPE)
     both = multitask_loss(
-        [(1.0, output(logits)), (0.5, output(logits))], target, SPANS, weights, RECIPE
+        [Lesson(output(logits)), Lesson(output(logits), 0.5)], target, SPANS, weights, RECIPE
     )
     torch.testing.assert_close(both, 1.5 * one)
+
+
+def test_lessons_of_mixed_pictures_add_up_to_those_of_both_products() -> None:
+    logits, target = torch.randn(3, 3), {"color": torch.tensor([0, 1, UNLABELED])}
+    weights, other = {"color": torch.ones(3)}, torch.tensor([1, 2, 0])
+    share = torch.tensor([0.25, 0.5, 0.25])
+    lessons = [
+        Lesson(output(logits), 1 - share),
+        Lesson(output(logits), share, other),
+    ]
+    found = multitask_loss(lessons, target, SPANS, weights, RECIPE)
+    costs = -logits.log_softmax(1)
+    # Of three products two have a label; the third shows a quarter of the first.
+    own = (0.75 * costs[0, 0] + 0.5 * costs[1, 1]) / 2
+    pasted = (0.25 * costs[0, 1] + 0.25 * costs[2, 0]) / 2
+    torch.testing.assert_close(found, own + pasted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixed_pictures_show_two_products_by_the_shares_that_are_said(seed: int) -> None:
+    n = 40
+    pixels = torch.arange(n, dtype=torch.float32)[:, None, None, None].expand(n, 3, 20, 16)
+    present = torch.arange(n) % 4 != 0
+    mixed = mix(pixels, present, 0.5, torch.Generator().manual_seed(seed))
+    for row in range(n):
+        pasted = mixed.pixels[row] == mixed.other[row]
+        assert bool((pasted | (mixed.pixels[row] == row)).all())
+        torch.testing.assert_close(pasted.float().mean(), mixed.share[row])
+    assert bool((mixed.other != torch.arange(n)).all())
+    assert 0 < float((mixed.share > 0).float().mean()) < 0.8
+    assert float(mixed.share.max()) <= 0.55  # half, and what whole pixels add
+    # A picture that is not there shows nothing, and is shown nowhere.
+    assert bool((mixed.share[~present] == 0).all())
+    assert bool((mixed.share[~present[mixed.other]] == 0).all())
 
 
 def test_augmented_pictures_keep_shape_range_and_mean_color() -> None:
@@ -205,8 +239,10 @@ def test_of_a_share_of_products_either_picture_or_title_is_that_of_another(share
     pictures, titles = shown.tokens[:, 0, 0].long(), read.tokens[:, 0, 0].long()
     other_picture, other_title = pictures != own, titles != own
     assert not (other_picture & other_title).any()
+    has_both = own % 3 != 2
     for changed in (other_picture, other_title):
-        assert float(changed.float().mean()) == pytest.approx(share / 2, abs=0.03)
+        assert float(changed[has_both].float().mean()) == pytest.approx(share / 2, abs=0.03)
+        assert not changed[~has_both].any()  # another's title alone says nothing true
     # A picture comes with its own mask.
     assert torch.equal(shown.mask[:, 0], pictures % 3 != 2)
 

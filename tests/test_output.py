@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -11,8 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagger.errors import CatalogError, OutputError
-from tagger.output import ROW_GROUP_ROWS, ParquetOutput, write_json
+from tagger.errors import CatalogError, DiskFullError, OutputError
+from tagger.output import (
+    RESUME,
+    ROW_GROUP_ROWS,
+    ParquetOutput,
+    cannot_write,
+    new_directory,
+    write_json,
+)
 
 
 def listing(folder: Path) -> list[str]:
@@ -63,6 +71,32 @@ def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> Non
         ParquetOutput(tmp_path / "file" / "a.parquet", SCHEMA)
     assert "--out" in caught.value.hint
     assert listing(tmp_path) == ["file"]
+
+
+def test_full_disk_is_told_from_other_trouble_in_the_words_of_any_library() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    said = RuntimeError("I/O error: No space left on device (os error 28)")
+    for error in (full, said):
+        assert isinstance(cannot_write(Path("x"), error), DiskFullError)
+    assert "--resume" in cannot_write(Path("x"), full, RESUME).hint
+    for other in (PermissionError(errno.EACCES, "x"), RuntimeError("denied (os error 13)")):
+        assert type(cannot_write(Path("x"), other)) is OutputError
+
+
+def test_two_that_make_one_directory_do_not_touch_what_the_other_has(tmp_path: Path) -> None:
+    def fill_second(path: Path) -> None:
+        with new_directory(path) as folder:
+            (folder / "b").write_text("second")
+            path.mkdir()  # by a third one, which was first
+            (path / "c").write_text("third")
+
+    with new_directory(tmp_path / "model") as mine:
+        (mine / "a").write_text("first")
+        with pytest.raises(OutputError):
+            fill_second(tmp_path / "model")
+        assert (mine / "a").exists()
+        (tmp_path / "model" / "c").unlink()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "a"]
 
 
 def test_folders_of_an_output_are_made(tmp_path: Path) -> None:

@@ -42,6 +42,28 @@ def test_part_has_about_the_share_that_was_asked_for(share: float) -> None:
     assert abs(sum(chosen) / 2000 - share) < (0.04 if 0 < share < 1 else 1e-9)
 
 
+@pytest.mark.parametrize("share_known", [0.0, 0.5, 0.9, 1.0])
+def test_products_that_are_known_are_chosen_last(share_known: float) -> None:
+    titles, images = random_products(400, seed=3)
+    known = [k < 400 * share_known for k in range(400)]
+    chosen = validation_rows(titles, images, 0.3, 0, IGNORED, known=known)
+    assert sum(chosen) == 120
+    assert sum(a and b for a, b in zip(chosen, known, strict=True)) == max(
+        0, 120 - known.count(False)
+    )
+
+
+def test_pictures_in_the_catalog_tie_products_together_as_paths_do() -> None:
+    titles, paths = random_products(200, seed=4)
+    shared = [path if k % 4 else "same.jpg" for k, path in enumerate(paths)]
+    as_bytes = [(path or "").encode() for path in shared]
+    assert (
+        len({a for a, k in zip(choose(titles, shared), range(200), strict=True) if k % 4 == 0}) == 1
+    )
+    chosen = validation_rows(titles, as_bytes, 0.3, 0, IGNORED)
+    assert len({side for k, side in enumerate(chosen) if k % 4 == 0}) == 1
+
+
 def test_seeds_choose_differently_and_one_seed_alike() -> None:
     titles, images = random_products(200, seed=2)
     assert choose(titles, images, 1) == choose(titles, images, 1) != choose(titles, images, 2)

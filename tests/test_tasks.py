@@ -40,6 +40,22 @@ def test_learned_and_left_out_labels_part_at_the_minimum_support(
     assert list(left_out.values()) == sorted(left_out.values(), reverse=True)
 
 
+@pytest.mark.parametrize(("others", "kept"), [(8, True), (9, True), (10, False), (60, False)])
+def test_leaf_alone_among_more_products_of_rare_ones_is_not_learned(
+    others: int, kept: bool
+) -> None:
+    rare = ["Shoes > Boots", "Shoes > Heels", "Shoes > Clogs", "Shoes"]
+    labels = ["Shoes > Sneakers"] * 9 + [rare[k % 4] for k in range(others)]
+    labels += ["Bags > Totes"] * 30 + ["Bags > Clutches"] * 30
+    task, left_out = learn_task("kind", labels, 16 if others > 30 else 8, " > ")
+    if others > 30:
+        assert "Shoes" in task.labels
+        return
+    shoes = {label for label in task.nodes if label.startswith("Shoes")}
+    assert shoes == ({"Shoes", "Shoes > Sneakers"} if kept else {"Shoes"})
+    assert ("Shoes > Sneakers" in left_out) != kept
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_order_of_the_products_does_not_change_the_task(seed: int) -> None:
     labels = random_labels(seed)

@@ -8,7 +8,7 @@ import random
 import ftfy
 import pytest
 
-from tagger.tokenizer import ClipPieces, ExportedPieces, Tokenizer, learn_pieces
+from tagger.tokenizer import UNKNOWN, ClipPieces, ExportedPieces, Tokenizer, learn_pieces
 
 from .conftest import random_titles
 
@@ -50,6 +50,17 @@ def titles(count: int) -> list[str]:
         noise = ["".join(rng.choices(rng.choice(ALPHABETS), k=5)) for _ in range(length)]
         rows.append(" ".join(rng.choice((word, rng.choice(WORDS))) for word in noise))
     return rows
+
+
+def test_more_characters_than_pieces_are_unknown_and_not_beyond_the_vocabulary() -> None:
+    signs = [chr(0x4E00 + k) for k in range(400)]
+    rows = ["".join(signs[k : k + 20]) + " shirt" for k in range(0, 400, 10)] + ["shirt"] * 400
+    pieces = learn_pieces(rows, 100, 12)
+    assert pieces.vocabulary_size <= 100
+    ids = [i for row in pieces.encode(rows) for i in row]
+    assert max(ids) < 100
+    assert UNKNOWN in ids
+    assert UNKNOWN not in pieces.encode(["shirt"])[0]
 
 
 def cleaned(title: str, tokenizer: Tokenizer) -> str:

@@ -30,13 +30,14 @@ from tagger.config import (
     write_config,
 )
 from tagger.device import has_bf16
-from tagger.errors import OutputError, TrainingError, UsageError
+from tagger.errors import LockedError, OutputError, TrainingError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.frozen import FrozenTowers
+from tagger.lock import Lock
 from tagger.model import CMAClip
 from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
-from tagger.train import TrainOptions, TrainResult, train
+from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
 
 COLORS = {"Red": (220, 30, 30), "Green": (30, 180, 60), "Blue": (40, 60, 220)}
@@ -281,6 +282,57 @@ def test_fine_tuning_keeps_what_both_models_know(options: TrainOptions, tmp_path
     torch.testing.assert_close(tuned.model.modality_attention.w[0], row)
 
 
+def test_fine_tuning_validates_on_products_that_its_parent_has_not_learned(
+    options: TrainOptions, tmp_path: Path, catalog: Path
+) -> None:
+    parent = run(replace(options, epochs=1))
+    assert parent.data.num_known == 0
+    child = replace(options, model=str(options.out), out=tmp_path / "child", epochs=1, seed=5)
+    result = run(child)
+    kept = set(zip(parent.data.validation.images, parent.data.validation.titles, strict=True))
+    chosen = set(zip(result.data.validation.images, result.data.validation.titles, strict=True))
+    assert chosen <= kept
+    assert result.data.num_known == 0
+    # Those that it must validate on are counted, and said.
+    given = replace(child, validation=catalog, out=tmp_path / "given")
+    num_known = run(given).data.num_known
+    assert num_known == len(parent.data.train)
+    assert f"of which the model that it started from knew {num_known:,}" in (
+        given.out / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_without_a_label_to_validate_by_nothing_is_trained(
+    options: TrainOptions, catalog: Path
+) -> None:
+    table = pd.read_parquet(catalog)
+    table["color"] = None
+    table.astype({"color": object}).to_csv(catalog.parent / "unlabelled.csv", index=False)
+    blind = replace(options, tasks=["color"], validation=catalog.parent / "unlabelled.csv")
+    with pytest.raises(TrainingError, match="no epoch is better"):
+        run(blind)
+
+
+def test_two_runs_never_write_one_directory(options: TrainOptions) -> None:
+    other = Lock(options.out / LOCK)
+    other.take(shared=False, patience=0.0)
+    with pytest.raises(LockedError, match="another run"):
+        run(replace(options, epochs=1))
+    assert [path.name for path in options.out.iterdir()] == [LOCK]
+    other.release()  # as a run that was killed leaves it
+    run(replace(options, epochs=1))
+    assert not (options.out / LOCK).exists()
+
+
+def test_a_recipe_of_no_epochs_says_what_to_add(options: TrainOptions, tmp_path: Path) -> None:
+    config = bundle.read_config(Path(options.model) / "config.json")
+    none = msgspec.structs.replace(config.training, epochs=0)
+    write_config(msgspec.structs.replace(config, training=none), tmp_path / "config.json")
+    with pytest.raises(UsageError, match="is 0 epochs") as caught:
+        run(replace(options, model=str(tmp_path)))
+    assert "--epochs" in caught.value.hint
+
+
 def test_fine_tuning_takes_new_tasks_and_labels(
     options: TrainOptions, tmp_path: Path, catalog: Path
 ) -> None:
@@ -496,6 +548,14 @@ def test_frozen_towers_say_what_the_towers_say(frozen: TrainOptions) -> None:
             for name, logits in want.logits.items():
                 torch.testing.assert_close(got.logits[name], logits, atol=0.05, rtol=0.05)
     assert model.frozen.encoder.num_images == 5
+
+
+def test_a_tower_that_got_no_weights_is_not_frozen(options: TrainOptions, tmp_path: Path) -> None:
+    run(replace(options, out=tmp_path / "seeing", system="image-only", tasks=["color"], epochs=1))
+    for start in ({"pretrained": str(tmp_path / "seeing")}, {"model": str(tmp_path / "seeing")}):
+        blind = replace(options, **start, system="cma-clip", freeze_towers=True)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="no weights for the text tower"):
+            run(blind)
 
 
 def test_towers_that_know_nothing_are_not_frozen(options: TrainOptions) -> None:

@@ -475,6 +475,21 @@ def test_from_python_labels_are_given_when_the_model_is_loaded(clip_dir: Path) -
     pd.testing.assert_frame_equal(answers[plain.columns], plain)
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], ("a", "b")])
+def test_labels_from_python_may_be_a_list(clip_dir: Path, labels: list[str]) -> None:
+    frame = pd.DataFrame({"title": ["red shirt"]})
+    model = tagger.load(clip_dir, labels={"neckline": labels})
+    assert model.predict(frame, tasks=["neckline"])["neckline_label"][0] in ("a", "b")
+
+
+@pytest.mark.parametrize("labels", [[], ["a"], ["a", "a"], "ab", ["a", "b\x1b"]])
+def test_labels_from_python_that_make_no_choice_are_refused(
+    clip_dir: Path, labels: list[str]
+) -> None:
+    with pytest.raises(UsageError, match="neckline="):
+        tagger.load(clip_dir, labels={"neckline": labels})
+
+
 @pytest.mark.parametrize(
     ("text", "asked"),
     [
