@@ -29,10 +29,11 @@ SEPARATOR = " > "
 
 PROMPTS = ("{label}", "a photo of a {label}", "a photo of a product, {task}: {label}")
 
-MOST, MAX_SEED = 1 << 20, (1 << 32) - 1
+MOST, MAX_DEPTH, MAX_SEED = 1 << 20, 1000, (1 << 32) - 1
+"""Upper bounds, so that a damaged or hostile file cannot ask for a network without end; of a seed,
+so that what is made of it fits into 64 bits."""
 Positive = Annotated[int, Meta(ge=1, le=MOST)]
-Depth = Annotated[int, Meta(ge=1, le=1000)]
-"""Upper bounds, so that a damaged or hostile file cannot ask for a network without end."""
+Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Rate = Annotated[float, Meta(ge=0.0)]
 
@@ -210,7 +211,7 @@ class Training(Frozen, frozen=True):
     the weights of the last step that are validated and kept but their running mean, which each step
     moves by 1 - `weight_average` of the way, and by more at first: 9 / (10 + step). In a share
     `cutmix` of the pictures a box is that of another product; the picture alone then teaches the
-    labels of both, by their areas.
+    labels of both, by their areas. Systems that are trained on pairs do without.
     """
 
     epochs: Annotated[int, Meta(ge=0, le=MOST)] = 10

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from tagger.modalities import VIEW_NAMES
 from tagger.views import VIEWS_IN_TRAINING
 
 
-def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -> None:
-    """Training loss, and mean validation accuracy per view, over epochs; PNG at `path`."""
+def draw_learning_curve(history: Sequence[Epoch], best_epoch: int) -> bytes:
+    """Training loss, and mean validation accuracy per view, over epochs, as PNG."""
     from matplotlib.figure import Figure
 
     epochs = range(1, len(history) + 1)
@@ -40,4 +40,6 @@ def draw_learning_curve(history: Sequence[Epoch], best_epoch: int, path: Path) -
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

@@ -64,7 +64,7 @@ class LogFormat(enum.StrEnum):
 
 def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
     """Before the work: each of `paths` can be written, and is no other one, nor one of `others`,
-    which the command reads or writes.
+    which the command reads or writes, nor a part in a folder of them.
 
     Raises:
         UsageError: it is.
@@ -74,8 +74,11 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
 
     taken = [path.resolve() for path in others]
     for path in paths:
-        if path.resolve() in taken or path.is_dir():
+        real = path.resolve()
+        inside = any(folder in real.parents for folder in taken)
+        is_part = inside and (path.exists() or path.suffix == ".parquet")
+        if real in taken or path.is_dir() or is_part:
             what = "a folder" if path.is_dir() else "read or written by this command already"
             raise UsageError(f"{path} is {what}", "name another file")
         check_writable(path)
-        taken.append(path.resolve())
+        taken.append(real)

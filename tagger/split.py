@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from tagger.scrub import words_of
 
+HELD_BACK, NEW, LEARNED = range(3)
+"""What an earlier model did with a product: was validated on it, never saw it, learned from it."""
+
 
 def validation_rows(
     titles: Sequence[str | None],
@@ -16,7 +19,7 @@ def validation_rows(
     seed: int,
     ignored: frozenset[str],
     largest_group: int | None = None,
-    known: Sequence[bool] | None = None,
+    past: Sequence[int] | None = None,
 ) -> list[bool]:
     """True for the products of the validation part, about `share` of them.
 
@@ -27,21 +30,33 @@ def validation_rows(
     depends on the products and the seed, not on their order. A group of near-duplicates too large
     for the share stays in training; of a catalog that is one such group nothing is chosen. One that
     has more than `largest_group` products is parted as if they were unlike, by their order: all on
-    one side, it would make both sides unlike the catalog. Groups with a `known` product come last,
-    so that of what a model has learned from already as little as possible is chosen.
+    one side, it would make both sides unlike the catalog. With the `past` of each
+    product, those that were HELD_BACK before come first, of NEW ones only their own share is
+    taken, so that they are learned, and those that were LEARNED from fill up what is left.
     """
     keys = _groups(titles, images, ignored)
     if largest_group is not None:
         keys = _taken_apart(keys, largest_group)
     sizes = Counter(keys)
-    late = {key for key, learned in zip(keys, known or [], strict=False) if learned}
+    stages = _stages(keys, [NEW] * len(keys) if past is None else past)
     room = round(share * len(keys))
+    rooms = [room, round(share * sum(stages[key] == NEW for key in keys)), room]
     chosen: set[str] = set()
-    for key in sorted(sizes, key=lambda key: (key in late, _hash(key, seed))):
-        if sizes[key] <= room:
+    for key in sorted(sizes, key=lambda key: (stages[key], _hash(key, seed))):
+        if sizes[key] <= min(room, rooms[stages[key]]):
             chosen.add(key)
             room -= sizes[key]
+            rooms[stages[key]] -= sizes[key]
     return [key in chosen for key in keys]
+
+
+def _stages(keys: Sequence[str], past: Sequence[int]) -> dict[str, int]:
+    """The past of each group: that of its products, LEARNED if one was."""
+    stages: dict[str, int] = {}
+    for key, one in zip(keys, past, strict=True):
+        met = stages.get(key, one)
+        stages[key] = LEARNED if LEARNED in (one, met) else min(one, met)
+    return stages
 
 
 def _groups(

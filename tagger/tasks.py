@@ -81,9 +81,8 @@ def learn_task(
     With `separator`, of the nodes that at least as many products carry themselves or below; a task
     with fewer products than that whose label holds it is flat. A leaf that is alone under a node
     most of whose products are others is not learned either: all of them would count as it. Also
-    returns the labels left out
-    with their number of products; those with control characters are among them, for a label is
-    printed on terminals and in reports.
+    returns the labels left out with their number of products; those with control characters are
+    among them, for a label is printed on terminals and in reports.
     """
     counts = Counter(label for label in labels if label is not None)
     if sum(n for label, n in counts.items() if len(split_path(label, separator)) > 1) < min_support:
@@ -93,11 +92,13 @@ def learn_task(
         names = split_path(label, separator)
         below.update({names[: k + 1]: count for k in range(len(names)) if is_plain(label)})
     kept = {names for names, count in below.items() if count >= min_support}
-    for names in sorted(kept, key=len, reverse=True):
-        children = Counter(other[:-1] for other in kept)
-        is_alone = children[names[:-1]] == 1 and names not in children
-        if len(names) > 1 and is_alone and below[names[:-1]] > 2 * below[names]:
+    children = Counter(names[:-1] for names in kept)
+    for names in sorted(kept, key=len, reverse=True):  # from the leaves up
+        parent = names[:-1]
+        is_leaf_alone = parent and children[parent] == 1 and not children[names]
+        if is_leaf_alone and below[parent] > 2 * below[names]:
             kept.remove(names)
+            children[parent] = 0
     task = Task(name, join_leaves(list(kept), separator), separator)
     missed = [i < 0 for i in task.label_ids(counts)]
     left_out = {label: n for (label, n), out in zip(counts.items(), missed, strict=True) if out}
@@ -178,6 +179,8 @@ def check_asked(name: str, labels: Sequence[str]) -> None:
     """Raises:
     UsageError: `labels` to choose from for task `name` are not two different ones at least.
     """
+    if not all(isinstance(label, str) and label.strip() for label in labels):
+        raise UsageError(f"--tasks {name}={labels!r} has a label that is no text", _ASKED)
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise UsageError(
             f"--tasks {name}={','.join(labels)} gives less than two labels, or one twice", _ASKED

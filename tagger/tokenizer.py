@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +59,7 @@ class LearnedPieces:
         return [[*ids[: self.context_length - 1], END] for ids in pieces]
 
     def save(self, directory: Path) -> None:
-        self._fast.save(str(directory / FILE_NAME), pretty=False)
+        (directory / FILE_NAME).write_text(self._fast.to_str(), encoding="utf-8")
 
     def to_fast(self) -> FastTokenizer:
         fast = FastTokenizer.from_str(self._fast.to_str())
@@ -138,7 +139,7 @@ class ExportedPieces:
         return [encoding.ids for encoding in self._fast.encode_batch(cleaned)]
 
     def save(self, directory: Path) -> None:
-        self._fast.save(str(directory / FILE_NAME), pretty=False)
+        (directory / FILE_NAME).write_text(self._fast.to_str(), encoding="utf-8")
 
     def to_fast(self) -> FastTokenizer:
         return FastTokenizer.from_str(self._fast.to_str())
@@ -163,11 +164,19 @@ def learn_pieces(titles: Iterable[str], vocabulary_size: int, context_length: in
     fast = FastTokenizer(models.BPE(unk_token="[UNK]"))
     fast.normalizer = normalizers.BertNormalizer(lowercase=True)
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    titles = list(titles)
+    counts = Counter[str]()
+    for title in titles:
+        counts.update("".join(fast.normalizer.normalize_str(title).split()))
+    # The trainer would choose among equally frequent characters at random.
+    alphabet = sorted(counts, key=lambda character: (-counts[character], character))
+    alphabet = alphabet[: max(1, vocabulary_size - len(_SPECIAL))]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
         special_tokens=_SPECIAL,
-        limit_alphabet=max(1, vocabulary_size - len(_SPECIAL)),
+        initial_alphabet=alphabet,
+        limit_alphabet=max(1, len(alphabet)),
         show_progress=False,
     )
     fast.train_from_iterator(titles, trainer)

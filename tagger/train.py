@@ -31,6 +31,7 @@ from tagger.fit import Learner, fit
 from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.lock import Lock
+from tagger.output import cannot_write, write_bytes
 from tagger.pixel_cache import PixelCache
 from tagger.precision import Bf16Change, change_by_bf16
 from tagger.products import ProductSource
@@ -168,7 +169,7 @@ def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     if change is not None:
         config = msgspec.structs.replace(config, computes_in=change.computes_in)
     card = write_card(options.command, config, model, data, history, best, seconds, change)
-    draw_learning_curve(history, best, options.out / LEARNING_CURVE)
+    write_bytes(options.out / LEARNING_CURVE, draw_learning_curve(history, best))
     bundle.save(options.out, config, model, tokenizer, card)
     write_what_it_saw(options, training, data, earlier, device)
     checkpoint.remove(options.out)
@@ -253,13 +254,13 @@ def write_what_it_saw(
     device: torch.device,
 ) -> None:
     """profile.json, what the validation products look like; and hashes of the products that the
-    model and those `earlier` ones that it came from did learn from."""
+    model and those `earlier` ones that it came from learned from and were validated on."""
     trained = bundle.load(options.out, device)
     names = [task.name for task in data.tasks]
     answers = collect_answers(trained, data.validation, options.image_roots[1], names)
     write_profile(profile_of(trained, data.validation, answers), options.out)
     learned_from = data.train if training.epochs else data.train.take([])
-    write_trained_on(options.out, learned_from, earlier)
+    write_trained_on(options.out, learned_from, data.validation, earlier)
 
 
 def override(training: Training, options: TrainOptions) -> Training:
@@ -290,13 +291,13 @@ def locked(out: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another one does.
-        OutputError: it cannot be written.
+        DiskFullError, OutputError: it cannot be written.
     """
     lock = Lock(out / LOCK)
     try:
         lock.take(shared=False, patience=0.0)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}", "name another --out") from error
+        raise cannot_write(out, error) from error
     try:
         yield
     finally:

@@ -19,6 +19,8 @@ from tagger.products import Products
 from tagger.shelf import CONFIG
 
 FILE_NAME = "trained_on.safetensors"
+LEARNED, HELD_BACK = "keys", "held_back"
+"""Its tensors: products that were learned from, and those that were validated on."""
 
 
 def keys_of(products: Products) -> NDArray[np.uint32]:
@@ -41,20 +43,43 @@ def was_trained_on(model: Path, products: Products) -> NDArray[np.bool_]:
     path = model / FILE_NAME
     if not path.is_file():
         return np.zeros(len(products), dtype=bool)
-    return np.isin(keys_of(products), _read(path))
+    return np.isin(keys_of(products), _read(path, LEARNED))
 
 
-def write_trained_on(directory: Path, products: Products, earlier: Sequence[Path] = ()) -> None:
-    """Store the keys of `products`, and those of the models `earlier` that training started from.
+def was_held_back(model: Path, products: Products) -> NDArray[np.bool_]:
+    """(n,) whether `model`, or one that it came from, was validated on each of `products` without
+    learning from it; all False where it does not say.
+
+    Raises:
+        ModelError: its file is damaged.
+    """
+    path = model / FILE_NAME
+    if not path.is_file():
+        return np.zeros(len(products), dtype=bool)
+    return np.isin(keys_of(products), _read(path, HELD_BACK)) & ~was_trained_on(model, products)
+
+
+def write_trained_on(
+    directory: Path,
+    products: Products,
+    held_back: Products | None = None,
+    earlier: Sequence[Path] = (),
+) -> None:
+    """Store the keys of `products` and of those that were `held_back` to validate on, and those of
+    the models `earlier` that training started from.
 
     Raises:
         DiskFullError, OutputError: it cannot be written.
         ModelError: the file of `earlier` is damaged.
     """
-    keys = [keys_of(products)]
-    keys += [_read(path / FILE_NAME) for path in earlier if (path / FILE_NAME).is_file()]
+    files = [path / FILE_NAME for path in earlier if (path / FILE_NAME).is_file()]
+    own = {LEARNED: products, HELD_BACK: products.take([]) if held_back is None else held_back}
+    keys = {
+        name: np.unique(np.concatenate([keys_of(one), *(_read(path, name) for path in files)]))
+        for name, one in own.items()
+    }
     try:
-        save_file({"keys": np.unique(np.concatenate(keys))}, directory / FILE_NAME)
+        save_file(keys, directory / FILE_NAME)
         # safetensors makes it readable by its owner alone; a cron user must read it too.
         shutil.copymode(directory / CONFIG, directory / FILE_NAME)
     except (OSError, SafetensorError) as error:
@@ -71,9 +96,11 @@ def _key(image: ImageSource, title: str | None) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _read(path: Path) -> NDArray[np.uint32]:
+def _read(path: Path, name: str) -> NDArray[np.uint32]:
     try:
-        keys: NDArray[np.uint32] = load_file(path)["keys"]
+        tensors = load_file(path)
+        # Files of earlier versions do not say what was held back.
+        found = tensors[LEARNED] if name == LEARNED else tensors.get(name)
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"{path}: {error}", "delete it, or copy the model again") from error
-    return keys
+    return np.zeros(0, dtype=np.uint32) if found is None else found

@@ -14,10 +14,10 @@ from tagger.config import Applicability, Training
 from tagger.errors import TrainingError, listing
 from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
-from tagger.split import validation_rows
+from tagger.split import HELD_BACK, LEARNED, NEW, validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
 from tagger.taxonomy import Taxonomy
-from tagger.trained_on import was_trained_on
+from tagger.trained_on import was_held_back, was_trained_on
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def read_data(
     earlier: Sequence[Path] = (),
 ) -> Data:
     """Both parts of the data; without a `validation` catalog a share of `catalog` is kept back, of
-    products that the models `earlier` have not learned from as far as there are some.
+    products that the models `earlier` have not learned from as far as that leaves new ones to
+    learn.
 
     The tree of the first task is that of the taxonomy of `catalog`, with all its nodes, if there is
     one.
@@ -57,7 +58,7 @@ def read_data(
     if validation is not None:
         train_part, kept_back = products, validation.read(tasks)
     else:
-        train_part, kept_back = split(products, training, _known(products, earlier))
+        train_part, kept_back = split(products, training, _past(products, earlier))
     if not len(train_part) or not len(kept_back):
         raise TrainingError(
             f"{catalog.path}: {len(train_part)} products to train on, {len(kept_back)} to validate "
@@ -77,16 +78,18 @@ def read_data(
     applicability = learn_applicability(
         found, train_part.labels, train_part.titles, stated_applicability(found, tree)
     )
-    num_known = int(_known(kept_back, earlier).sum())
+    num_known = int((_past(kept_back, earlier) == LEARNED).sum())
     return Data(train_part, kept_back, found, rare, applicability, num_known)
 
 
-def _known(products: Products, earlier: Sequence[Path]) -> NDArray[np.bool_]:
-    """(n,) whether one of the models `earlier` learned from each."""
-    known = np.zeros(len(products), dtype=bool)
+def _past(products: Products, earlier: Sequence[Path]) -> NDArray[np.int64]:
+    """(n,) what the models `earlier` did with each, as `validation_rows` takes it."""
+    past = np.full(len(products), NEW)
     for path in earlier:
-        known |= was_trained_on(path, products)
-    return known
+        past[was_held_back(path, products)] = HELD_BACK
+    for path in earlier:
+        past[was_trained_on(path, products)] = LEARNED
+    return past
 
 
 def _learn_tasks(
@@ -115,10 +118,10 @@ def _learn_tasks(
 
 
 def split(
-    products: Products, training: Training, known: NDArray[np.bool_]
+    products: Products, training: Training, past: NDArray[np.int64]
 ) -> tuple[Products, Products]:
-    """A training and a validation part, this one of products that are not `known` (n,) as far as
-    there are some; near-duplicate titles stay on one side."""
+    """A training and a validation part, see `validation_rows`, by the `past` (n,) of each; of
+    near-duplicate titles all are on one side."""
     words = giveaways(
         {label for labels in products.labels.values() for label in labels if label is not None}
     )
@@ -128,7 +131,7 @@ def split(
         training.validation_share,
         training.seed,
         words,
-        known=known.tolist(),
+        past=past.tolist(),
     )
     return (
         products.take([row for row, hit in enumerate(chosen) if not hit]),

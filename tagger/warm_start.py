@@ -18,7 +18,7 @@ from tagger.systems import build_network
 from tagger.systems.zero_shot import ClipZeroShot
 from tagger.tasks import Task
 from tagger.tokenizer import FILE_NAME, Tokenizer, learn_pieces
-from tagger.towers import load_pretrained
+from tagger.towers import NoTower, load_pretrained
 
 
 def start_model(
@@ -41,13 +41,16 @@ def start_model(
     """
     torch.manual_seed(seed)
     trained = trained_directory(pretrained)
-    tokenizer = start_tokenizer(trained or source, config, titles)
+    given = None if trained is None else bundle.load(trained).model
+    # Words go with the tower that reads them.
+    reads = given is not None and not isinstance(given.text_tower, NoTower)
+    tokenizer = start_tokenizer(trained if reads else source, config, titles)
     model = build_network(config)
     random = {name for name, _ in model.named_parameters() if name.startswith(TOWERS)}
     if source is not None and (source / WEIGHTS).is_file():
         random -= inherit(model, bundle.load(source).model)
-    if trained is not None:
-        random -= take_towers(model, bundle.load(trained).model, trained)
+    if trained is not None and given is not None:
+        random -= take_towers(model, given, trained)
     elif pretrained is not None and isinstance(model.image_tower, MobileImageTower):
         load_mobile_weights(model.image_tower, Path(pretrained))
         random = {name for name in random if not name.startswith("image_tower.")}

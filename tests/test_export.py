@@ -5,14 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +51,15 @@ from tagger.hashes import file_digest
 from tagger.systems import build_network
 from tagger.tokenizer import learn_pieces
 
-from .conftest import TASKS, TEMPERATURE, MakeCatalog, mixed_rows, random_titles, tiny_config
+from .conftest import (
+    TASKS,
+    TEMPERATURE,
+    MakeCatalog,
+    largest_file,
+    mixed_rows,
+    random_titles,
+    tiny_config,
+)
 
 ROOT = Path(__file__).parent.parent
 FILES = {
@@ -442,17 +447,6 @@ def test_nothing_is_left_behind_when_it_is_stopped_at_the_last_step(
     with pytest.raises(StoppedError):
         export_to(tmp_path / "deep" / "out", model_dir)
     assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to let any file grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.usefixtures("traced")

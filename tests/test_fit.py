@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tagger.augment import augment_pixels, augment_titles, mix
+from tagger.augment import Mixed, augment_pixels, augment_titles, mix
 from tagger.config import Training
-from tagger.fit import Lesson, mismatched, multitask_loss
+from tagger.fit import Lesson, _lessons, mismatched, multitask_loss
 from tagger.network import Output, Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
@@ -68,6 +68,30 @@ def test_lessons_of_mixed_pictures_add_up_to_those_of_both_products() -> None:
     own = (0.75 * costs[0, 0] + 0.5 * costs[1, 1]) / 2
     pasted = (0.25 * costs[0, 1] + 0.25 * costs[2, 0]) / 2
     torch.testing.assert_close(found, own + pasted)
+
+
+def test_each_product_weighs_the_same_in_mixed_pictures_and_one_without_title_is_no_exception() -> (
+    None
+):
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    mask[0] = False
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    n = len(ids)
+    mixed = Mixed(pixels.float(), torch.arange(n).roll(1), torch.full((n,), 0.25))
+    recipe = Training(image_only_weight=0.5, title_only_weight=0.0)
+    own, pasted, alone, alone_pasted = _lessons(
+        model, recipe, image, text, mixed, torch.Generator()
+    )
+    untitled = torch.arange(n) == 0
+    torch.testing.assert_close(own.weight, torch.where(untitled, 0.75, 1.0))
+    torch.testing.assert_close(pasted.weight, torch.where(untitled, 0.25, 0.0))
+    torch.testing.assert_close(alone.weight, torch.full((n,), 0.375))
+    torch.testing.assert_close(alone_pasted.weight, torch.full((n,), 0.125))
+    assert own.labels_of is alone.labels_of is None
+    assert pasted.labels_of is alone_pasted.labels_of is mixed.other
+    # What is mixed is what the network sees: without pictures there is nothing to mix.
+    assert len(_lessons(model, recipe, None, text, mixed, torch.Generator())) == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from tagger.scrub import giveaways
-from tagger.split import validation_rows
+from tagger.split import HELD_BACK, LEARNED, NEW, validation_rows
 
 COLORS = ("Red", "Blue", "Green")
 IGNORED = giveaways(COLORS)
@@ -42,15 +44,35 @@ def test_part_has_about_the_share_that_was_asked_for(share: float) -> None:
     assert abs(sum(chosen) / 2000 - share) < (0.04 if 0 < share < 1 else 1e-9)
 
 
-@pytest.mark.parametrize("share_known", [0.0, 0.5, 0.9, 1.0])
-def test_products_that_are_known_are_chosen_last(share_known: float) -> None:
+@pytest.mark.parametrize(
+    ("held_back", "new", "learned", "chosen"),
+    [
+        (0, 400, 0, (0, 120, 0)),
+        (120, 0, 280, (120, 0, 0)),  # the same catalog as before
+        (40, 0, 360, (40, 0, 80)),
+        (80, 100, 220, (80, 30, 10)),  # a catalog that has grown: most of what is new is learned
+        (0, 10, 390, (0, 3, 117)),
+        (300, 100, 0, (120, 0, 0)),
+        (0, 0, 400, (0, 0, 120)),
+    ],
+)
+def test_what_earlier_models_did_not_learn_from_is_chosen_first_and_what_is_new_mostly_learned(
+    held_back: int, new: int, learned: int, chosen: tuple[int, int, int]
+) -> None:
     titles, images = random_products(400, seed=3)
-    known = [k < 400 * share_known for k in range(400)]
-    chosen = validation_rows(titles, images, 0.3, 0, IGNORED, known=known)
-    assert sum(chosen) == 120
-    assert sum(a and b for a, b in zip(chosen, known, strict=True)) == max(
-        0, 120 - known.count(False)
-    )
+    past = [HELD_BACK] * held_back + [NEW] * new + [LEARNED] * learned
+    past = np.random.default_rng(0).permutation(past).tolist()
+    side = validation_rows(titles, images, 0.3, 0, IGNORED, past=past)
+    found = Counter(stage for stage, hit in zip(past, side, strict=True) if hit)
+    assert (found[HELD_BACK], found[NEW], found[LEARNED]) == chosen
+
+
+def test_near_duplicate_of_what_was_learned_counts_as_learned() -> None:
+    titles: list[str | None] = [f"acme {name} shirt" for name in "abcdefgh" for _ in range(5)]
+    images: list[str | None] = [None] * 40
+    past = [LEARNED if k % 5 == 0 and k < 35 else HELD_BACK for k in range(40)]
+    side = validation_rows(titles, images, 0.125, 0, IGNORED, past=past)
+    assert [k for k, hit in enumerate(side) if hit] == [35, 36, 37, 38, 39]
 
 
 def test_pictures_in_the_catalog_tie_products_together_as_paths_do() -> None:

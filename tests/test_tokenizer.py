@@ -61,6 +61,8 @@ def test_more_characters_than_pieces_are_unknown_and_not_beyond_the_vocabulary()
     assert max(ids) < 100
     assert UNKNOWN in ids
     assert UNKNOWN not in pieces.encode(["shirt"])[0]
+    again = learn_pieces(rows, 100, 12)
+    assert again.to_fast().to_str() == pieces.to_fast().to_str()
 
 
 def cleaned(title: str, tokenizer: Tokenizer) -> str:

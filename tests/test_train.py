@@ -30,7 +30,7 @@ from tagger.config import (
     write_config,
 )
 from tagger.device import has_bf16
-from tagger.errors import LockedError, OutputError, TrainingError, UsageError
+from tagger.errors import DiskFullError, LockedError, OutputError, TrainingError, UsageError
 from tagger.evaluate import evaluate_catalog
 from tagger.frozen import FrozenTowers
 from tagger.lock import Lock
@@ -39,6 +39,8 @@ from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
 from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
+
+from .conftest import largest_file
 
 COLORS = {"Red": (220, 30, 30), "Green": (30, 180, 60), "Blue": (40, 60, 220)}
 SHAPES = ("Tie", "Belt")
@@ -293,6 +295,15 @@ def test_fine_tuning_validates_on_products_that_its_parent_has_not_learned(
     chosen = set(zip(result.data.validation.images, result.data.validation.titles, strict=True))
     assert chosen <= kept
     assert result.data.num_known == 0
+    # What is new in a grown catalog is learned, but for its own share.
+    table = pd.read_parquet(catalog)
+    fresh = table.assign(title="fresh " + table["title"].fillna("one"), color="Mauve")
+    fresh["image"] = None
+    pd.concat([table, fresh.head(40)]).to_parquet(catalog.parent / "grown.parquet")
+    grown = replace(child, catalog=catalog.parent / "grown.parquet", out=tmp_path / "grown")
+    data = run(grown).data
+    assert data.num_known == 0
+    assert data.train.labels["color"].count("Mauve") > 30
     # Those that it must validate on are counted, and said.
     given = replace(child, validation=catalog, out=tmp_path / "given")
     num_known = run(given).data.num_known
@@ -322,6 +333,16 @@ def test_two_runs_never_write_one_directory(options: TrainOptions) -> None:
     other.release()  # as a run that was killed leaves it
     run(replace(options, epochs=1))
     assert not (options.out / LOCK).exists()
+
+
+@pytest.mark.parametrize("room", [2_000, 20_000, 150_000])
+def test_a_full_disk_is_its_own_error_and_says_how_to_go_on(
+    options: TrainOptions, room: int
+) -> None:
+    with largest_file(room), pytest.raises(DiskFullError, match="cannot write") as caught:
+        run(replace(options, epochs=1))
+    assert "--resume" in caught.value.hint
+    run(replace(options, epochs=1, resume=True))
 
 
 def test_a_recipe_of_no_epochs_says_what_to_add(options: TrainOptions, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_product_is_known_by_title_and_picture_wherever_it_lies(trained: Path) -
 def test_fine_tuned_model_knows_the_products_of_both_runs(trained: Path, tmp_path: Path) -> None:
     tuned = Path(shutil.copytree(trained, tmp_path / "tuned"))
     new = products((None, "green shoe"))
-    write_trained_on(tuned, new, [trained])
+    write_trained_on(tuned, new, earlier=[trained])
     assert was_trained_on(tuned, OLD).all()
     assert was_trained_on(tuned, new).all()
     assert not was_trained_on(trained, new).any()

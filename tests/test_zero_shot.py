@@ -482,7 +482,9 @@ def test_labels_from_python_may_be_a_list(clip_dir: Path, labels: list[str]) -> 
     assert model.predict(frame, tasks=["neckline"])["neckline_label"][0] in ("a", "b")
 
 
-@pytest.mark.parametrize("labels", [[], ["a"], ["a", "a"], "ab", ["a", "b\x1b"]])
+@pytest.mark.parametrize(
+    "labels", [[], ["a"], ["a", "a"], "ab", ["a", "b\x1b"], ["a", " "], [38, 39]]
+)
 def test_labels_from_python_that_make_no_choice_are_refused(
     clip_dir: Path, labels: list[str]
 ) -> None:
