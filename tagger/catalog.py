@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from tagger.arrow_types import valid_text, with_own_dictionaries
 from tagger.config import SEPARATOR
 from tagger.errors import CatalogChangedError, CatalogError, closest, listing
 
@@ -52,6 +53,8 @@ class Catalog:
         CatalogError: no such file, a kind that is not read, unreadable, or no rows.
         """
         self.path = path
+        if str(path) != valid_text(str(path)):
+            raise CatalogError(f"{path}: its name is not UTF-8", "rename it")
         if not path.exists():
             raise CatalogError(f"no such catalog: {path}", _neighbours(path))
         self._parts = _parquet_parts(path)
@@ -156,13 +159,18 @@ class Catalog:
                 first = min(skip, batch.num_rows)
                 skip -= first
                 for offset in range(first, batch.num_rows, batch_rows):
-                    yield batch.slice(offset, batch_rows)
+                    yield with_own_dictionaries(batch.slice(offset, batch_rows))
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
 
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """The named columns of all rows, in memory."""
-        return pa.Table.from_batches(self.batches(65536, columns=columns))
+    def read(self, columns: Sequence[str], limit: int | None = None) -> pa.Table:
+        """The named columns of all rows, or of the first `limit`, in memory."""
+        batches = []
+        for batch in self.batches(min(65536, limit or 65536), columns=columns):
+            batches.append(batch if limit is None else batch.slice(0, limit))
+            if limit is not None and (limit := limit - batch.num_rows) <= 0:
+                break
+        return pa.Table.from_batches(batches)
 
     def _parquet_batches(
         self, batch_rows: int, start: int, columns: Sequence[str] | None
@@ -264,16 +272,27 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _parquet_parts(path: Path) -> list[Path]:
-    """The Parquet files behind `path` in name order; empty for a CSV file."""
+    """The Parquet files behind `path` in name order; empty for a CSV file.
+
+    Absolute: Arrow takes a name like "feed:v2" for an address.
+    """
+    path = path.absolute()
     if path.is_dir():
         # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
         parts = sorted(
             part
-            for part in path.rglob("*.parquet")
-            if not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
+            for part in path.rglob("*")
+            if part.suffix in (".parquet", ".pq")
+            and not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
         )
         if not parts:
             raise CatalogError(f"{path} is a directory without .parquet files", "name a catalog")
+        folders = (name for part in parts for name in part.relative_to(path).parts[:-1])
+        if hive := next((name for name in folders if "=" in name), None):
+            raise CatalogError(
+                f"{path} has folders like {hive!r}, whose names hold a column that no file does",
+                "write its parts anew with all columns in the files",
+            )
         return parts
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq"):

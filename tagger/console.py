@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from tagger.arrow_types import valid_text
 from tagger.errors import StoppedError, TaggerError
 
 
@@ -62,7 +63,9 @@ def say(text: str) -> None:
 
 def _log(level: str, **fields: object) -> None:
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = msgspec.json.encode({"time": stamp, "level": level, **fields}).decode()
+    # A file's name may hold bytes that are not UTF-8.
+    texts = {k: valid_text(v) if isinstance(v, str) else v for k, v in fields.items()}
+    line = msgspec.json.encode({"time": stamp, "level": level, **texts}).decode()
     console.print(line, markup=False, soft_wrap=True)
 
 

@@ -144,19 +144,15 @@ def _applicability(
     if allowed is None or rule is None:
         return None
     there = answers.answered
-    excluded = None
+    excluded = np.full(len(there), np.nan)
     if rule.task in products.labels:
         tree = bundle.task(rule.task).tree
         nodes = bundle.task(rule.task).nearest_ids(products.labels[rule.task])
-        there = there & (nodes >= 0)
         # Of an inner node it is true only if the task applies to nothing below.
-        excluded = np.array([not allowed[first:end].any() for first, end in tree.spans])[nodes]
+        by_node = np.array([not allowed[first:end].any() for first, end in tree.spans])
+        excluded = np.where(nodes >= 0, by_node[nodes], np.nan)
     filled = np.array([label is not None for label in products.labels[task.name]])
-    return applicability_score(
-        ~answers.applies[task.name][there],
-        filled[there],
-        None if excluded is None else excluded[there],
-    )
+    return applicability_score(~answers.applies[task.name][there], filled[there], excluded[there])
 
 
 def write_evaluation(evaluation: Evaluation, bundle: Model, path: Path) -> None:

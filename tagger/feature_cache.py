@@ -69,7 +69,9 @@ class FeatureCache:
         if execute("PRAGMA user_version").fetchone()[0] not in (0, FORMAT):
             raise sqlite3.DatabaseError(f"{FILE_NAME} was written by another version of tagger")
         if execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            is_used = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            # Asked again: another run may have made the tables since, after this mark.
+            if is_used and execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise sqlite3.DatabaseError(f"{FILE_NAME} is not a cache of tagger")
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
         execute("PRAGMA page_size = 16384")  # of a new file; values have 10 to 80 kB

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tagger.answers import Answers
+from tagger.arrow_types import valid_text
 from tagger.output import ParquetOutput
 from tagger.products import Products
 from tagger.runtime import Model, softmax
@@ -125,8 +126,8 @@ def _rows(
     return [
         {
             "row": int(row) + 1,
-            "id": products.ids[row],
-            "title": products.titles[row],
+            "id": _valid(products.ids[row]),
+            "title": _valid(products.titles[row]),
             "task": name,
             "given_label": labels[suspicion.given[k]],
             "suggested_label": labels[suspicion.suggested[k]],
@@ -136,3 +137,7 @@ def _rows(
         }
         for k, row in enumerate(suspicion.rows)
     ]
+
+
+def _valid(text: str | None) -> str | None:
+    return None if text is None else valid_text(text)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from tagger.arrow_types import is_bytes, with_own_dictionaries
 from tagger.errors import DiskFullError, OutputError, UsageError
 
 ROW_GROUP_ROWS = 16384
@@ -44,7 +45,8 @@ class Output(ABC):
             OutputError: the folder cannot be made or written.
         """
         self.path = path
-        self._temporary = temporary or path.with_name(f".{path.name}.partial")
+        # Absolute: Arrow takes a name like "out:v2" for an address.
+        self._temporary = (temporary or path.with_name(f".{path.name}.partial")).absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = self._open(self._temporary, schema)
@@ -109,6 +111,7 @@ class ParquetOutput(Output):
         return pq.ParquetWriter(temporary, schema, compression="zstd")
 
     def _write(self, batch: pa.RecordBatch) -> None:
+        batch = with_own_dictionaries(batch)
         self._waiting.append(batch)
         self._num_rows += batch.num_rows
         self._num_bytes += batch.nbytes
@@ -117,7 +120,8 @@ class ParquetOutput(Output):
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            rows = pa.Table.from_batches(self._waiting, self._schema)
+            self._writer.write_table(rows.unify_dictionaries())
         self._waiting = []
         self._num_rows = self._num_bytes = 0
 
@@ -155,7 +159,7 @@ def check_types(schema: pa.Schema, suffix: str) -> None:
         one = pa.schema([field])
         try:
             if suffix == ".csv":
-                if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+                if is_bytes(field.type):
                     raise pa.ArrowInvalid("bytes have no text form")
                 pa_csv.write_csv(_csv_schema(one).empty_table(), pa.BufferOutputStream())
             else:
@@ -313,10 +317,21 @@ def _csv_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = [
         pa.array(map(_json, column.to_pylist()), kind)
         if _is_ranking(column.type)
-        else column.cast(kind)
+        else _valid(column.cast(kind))
         for column, kind in zip(batch.columns, schema.types, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _valid(column: pa.Array) -> pa.Array:
+    """`column`; of text that a damaged file left without being UTF-8, what can be read."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        texts = [None if t is None else t.decode("utf-8", "replace") for t in raw]
+        return pa.array(texts, column.type)
+    return column
 
 
 def _json(value: object) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tagger.arrow_types import has_text_form, is_bytes, valid_text
 from tagger.catalog import Catalog, Columns, folder_of, strings
 from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
@@ -117,9 +118,10 @@ def read_products(
             f"{path} has no label column {missing[0]!r}; it has: {listing(catalog.schema.names)}",
             "labels are columns named after the task: name some of these with --tasks",
         )
-    named = [columns.id] if columns.id in catalog.schema.names else []
-    table = catalog.read(list(dict.fromkeys([*inputs, *label_columns, *named])))
-    table = table if limit is None else table.slice(0, limit)
+    schema = catalog.schema
+    has_ids = columns.id in schema.names and has_text_form(schema.field(columns.id).type)
+    named = [columns.id] if has_ids else []
+    table = catalog.read(list(dict.fromkeys([*inputs, *label_columns, *named])), limit)
     return Products(
         image_sources(table, columns.image, path),
         titles_of(table, columns.title, path),
@@ -136,7 +138,10 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
         UsageError: several columns, and no separator to write paths with.
         CatalogError: a level that holds the separator.
     """
-    levels = [strings(table, column, path) for column in columns.of(task)]
+    levels = [
+        [name and valid_text(name) for name in strings(table, column, path)]
+        for column in columns.of(task)
+    ]
     if len(levels) == 1:
         return levels[0]
     if columns.separator is None:
@@ -210,14 +215,6 @@ def titles_of(
     """
     there = column in rows.schema.names
     return strings(rows, column, path) if there else [None] * rows.num_rows
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of that type holds picture files."""
-    types = pa.types
-    return bool(
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-    )
 
 
 def input_columns(catalog: Catalog, columns: Columns) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
+from tagger.arrow_types import has_text_form, valid_text
 from tagger.catalog import strings
 from tagger.output import write_json
 
@@ -60,9 +61,10 @@ class Summary:
     def add(self, rows: pa.Table | pa.RecordBatch, first_row: int) -> None:
         """Count rows of an output, which in the whole of it begin with `first_row`, from 0; a
         product without id goes by its row number there, from 1."""
-        has_ids = self.id_column in rows.schema.names
-        ids = strings(rows, self.id_column, Path("output")) if has_ids else [None] * rows.num_rows
-        names = [name or f"row {number}" for number, name in enumerate(ids, first_row + 1)]
+        schema, ids = rows.schema, list[str | None]([None] * rows.num_rows)
+        if self.id_column in schema.names and has_text_form(schema.field(self.id_column).type):
+            ids = strings(rows, self.id_column, Path("output"))
+        names = [valid_text(i) if i else f"row {n}" for n, i in enumerate(ids, first_row + 1)]
         images = rows.column("image_status").to_pylist()
         titles = rows.column("title_status").to_pylist()
         _add_examples(self.image_examples, names, images)

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from tagger.arrow_types import has_text_form, valid_text
 from tagger.catalog import Catalog, strings
 from tagger.columns import Labelling
 from tagger.errors import UsageError
 from tagger.output import write_json, write_text
 from tagger.previous import HASH_COLUMN
-from tagger.products import is_bytes
 from tagger.tasks import Task
 
 DOUBTFUL = 0.5
@@ -129,10 +129,7 @@ def _doubts(out: Path, how: Labelling) -> Iterator[Doubt]:
 
 def _texts(batch: pa.RecordBatch, column: str, out: Path) -> list[str | None]:
     """A column as text that any file can hold."""
-    return [
-        None if text is None else text.encode("utf-8", "replace").decode("utf-8")
-        for text in strings(batch, column, out)
-    ]
+    return [text and valid_text(text) for text in strings(batch, column, out)]
 
 
 def _needed(schema: pa.Schema, how: Labelling) -> tuple[list[str], list[str]]:
@@ -142,7 +139,7 @@ def _needed(schema: pa.Schema, how: Labelling) -> tuple[list[str], list[str]]:
     shown = [
         name
         for name in dict.fromkeys((how.columns.id, how.columns.image, how.columns.title))
-        if name in kinds and not (is_bytes(kinds[name]) or pa.types.is_nested(kinds[name]))
+        if name in kinds and has_text_form(kinds[name])
     ]
     ends = ("label", "path", "confidence", "status", "top_k")
     answers = [f"{task.name}_{end}" for task in how.tasks for end in ends]

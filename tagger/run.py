@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -271,18 +272,30 @@ class _Run:
         again = np.array(failed(batch, self.job.options.tasks))
         if not again.any():
             return batch
-        inputs = pa.Table.from_batches([batch.filter(pa.array(again)).select(self.job.kept)])
-        pieces = [batch.filter(pa.array(~again)).cast(self.job.schema)]
-        for given, new in label_batches(
-            self.answerer,
-            inputs.to_batches(max_chunksize=READ_ROWS),
-            self.job.how,
-            stages=self.result.stages,
-        ):
-            pieces.append(join(self.job, given, new))
-        order = np.concatenate([np.flatnonzero(~again), np.flatnonzero(again)])
-        table = pa.Table.from_batches(pieces).take(pa.array(np.argsort(order)))
-        return table.combine_chunks().to_batches()[0]
+        # In slices: `filter` and `take` do not know all types of columns.
+        bounds = [0, *(np.flatnonzero(np.diff(again)) + 1).tolist(), len(again)]
+        old = pa.RecordBatch.from_arrays(batch.columns, schema=self.job.schema)
+        slices = [old.slice(first, end - first) for first, end in pairwise(bounds)]
+        retried = slices[0 if again[0] else 1 :: 2]
+        inputs = pa.Table.from_batches(retried).select(self.job.kept).combine_chunks()
+        new = pa.Table.from_batches(
+            join(self.job, given, new)
+            for given, new in label_batches(
+                self.answerer,
+                inputs.to_batches(max_chunksize=READ_ROWS),
+                self.job.how,
+                stages=self.result.stages,
+            )
+        )
+        pieces: list[pa.Table] = []
+        done = 0
+        for piece in slices:
+            if again[bounds[len(pieces)]]:
+                pieces.append(new.slice(done, piece.num_rows))
+                done += piece.num_rows
+            else:
+                pieces.append(pa.Table.from_batches([piece]))
+        return pa.concat_tables(pieces).combine_chunks().to_batches()[0]
 
     def _open_part(self, number: int) -> ParquetOutput:
         part = self.directory.part(number)
@@ -409,7 +422,8 @@ def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Re
 
     COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
     """
-    with pq.ParquetFile(file, pre_buffer=False) as content:
+    # Absolute: Arrow takes a name like "out:v2" for an address.
+    with pq.ParquetFile(file.absolute(), pre_buffer=False) as content:
         names = content.schema_arrow.names
         chosen = None if columns is None else [name for name in columns if name in names]
         for number in range(content.num_row_groups):

@@ -158,6 +158,10 @@ class Predictions:
         self.image_weights.append(weights[:, IMAGE])
 
 
+MOST_CHARACTERS = 200
+"""Of a label that the model does not know, what figures call it by."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """(m,) each: the rows that carry a label, the label, its id (negative if unknown), what was
@@ -203,7 +207,11 @@ def judge(task: Task, labels: Sequence[str | None], predictions: Predictions) ->
         task=task,
         rows=rows,
         labels=np.array(
-            [task.nodes[i] if i >= 0 else label for i, label in zip(truth, true, strict=True)],
+            # numpy makes all as long as the longest, and a description is no label.
+            [
+                task.nodes[i] if i >= 0 else label[:MOST_CHARACTERS]
+                for i, label in zip(truth, true, strict=True)
+            ],
             dtype=np.str_,
         ),
         truth=truth,
@@ -307,23 +315,21 @@ def rollup_coverage(outcomes: Outcomes, precision: float) -> float:
     return float(num_published[allowed].max(initial=0)) / max(1, len(outcomes))
 
 
-def applicability_score(
-    withheld: Bools, filled: Bools, excluded: Bools | None
-) -> ApplicabilityScore:
+def applicability_score(withheld: Bools, filled: Bools, excluded: Floats) -> ApplicabilityScore:
     """How well the status `not_applicable` does.
 
     Args:
         withheld: (n,) whether a product has it.
         filled: (n,) whether it carries a label of the task.
-        excluded: (n,) whether its true node is one that the task does not apply to; None where no
-            product has a true node.
+        excluded: (n,) whether its true node is one that the task does not apply to, 1 or 0; NaN for
+            a product without a true node, which counts for `filled` and `withheld` alone.
     """
-    precision = recall = None
-    if excluded is not None:
-        truth = excluded & ~filled
-        hits = float((withheld & truth).sum())
-        precision = hits / float(withheld.sum()) if withheld.any() else None
-        recall = hits / float(truth.sum()) if truth.any() else None
+    judged = ~np.isnan(excluded)
+    truth = (excluded == 1) & ~filled
+    silent = withheld & judged
+    hits = float((silent & truth).sum())
+    precision = hits / float(silent.sum()) if silent.any() and judged.any() else None
+    recall = hits / float(truth.sum()) if truth.any() else None
     return ApplicabilityScore(
         filled=int(filled.sum()),
         withheld=int((withheld & filled).sum()),

@@ -113,8 +113,10 @@ def join_leaves(nodes: Sequence[Names], separator: str | None) -> tuple[str, ...
 
 
 def is_plain(text: str) -> bool:
-    """Whether `text` is free of control characters and of bytes that are not UTF-8."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+    """Whether `text` is free of control characters and of bytes that were not UTF-8."""
+    return "\ufffd" not in text and not any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in text
+    )
 
 
 def parse_tasks(text: str) -> dict[str, tuple[str, ...]]:

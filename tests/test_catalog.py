@@ -241,3 +241,67 @@ def test_column_without_a_text_form_is_a_catalog_error() -> None:
     batch = pa.record_batch({"title": pa.array([["a"], ["b"]])})
     with pytest.raises(CatalogError, match=r"'title' holds list.*not text"):
         strings(batch, "title", Path("x"))
+
+
+def test_batches_carry_no_categories_but_those_of_their_rows(tmp_path: Path) -> None:
+    names = [f"brand {k}" for k in range(3000)]
+    path = tmp_path / "catalog.parquet"
+    table = pa.table({"title": names, "brand": pa.array(names).dictionary_encode()})
+    pq.write_table(table, path)
+    batches = list(Catalog(path).batches(64))
+    assert [row["brand"] for batch in batches for row in batch.to_pylist()] == names
+    assert all(batch.schema == Catalog(path).schema for batch in batches)
+    assert max(len(batch["brand"].dictionary) for batch in batches) == 64
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([b"\x00\xff", b"b"], pa.binary()),
+        pa.array([b"\x00\xff", b"bb"], pa.binary(2)),
+        pa.array([[1], [2]]),
+        pa.array([b"\x00" * 16, b"\xff" * 16], pa.uuid()),
+    ],
+)
+def test_ids_without_a_text_form_are_no_ids(tmp_path: Path, ids: pa.Array) -> None:
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"id": ids, "title": ["red", "blue"]}), path)
+    assert read_products(path, Columns(), []).ids == [None, None]
+
+
+@pytest.mark.parametrize("limit", [1, 63, 64, 100, 5000])
+def test_no_more_rows_are_read_than_asked_for(tmp_path: Path, limit: int) -> None:
+    """What stands behind them may be damaged."""
+    path = tmp_path / "catalog.parquet"
+    titles = [f"title {k} " + "x" * 50 for k in range(6000)]
+    pq.write_table(pa.table({"title": titles}), path, row_group_size=100, compression="none")
+    assert read_products(path, Columns(), [], limit).titles == titles[:limit]
+    if limit <= 100:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 2000] = b"\0" * 2000
+        path.write_bytes(content)
+        assert read_products(path, Columns(), [], limit).titles == titles[:limit]
+
+
+def test_column_in_the_names_of_folders_is_not_lost_in_silence(tmp_path: Path) -> None:
+    for country in ("DE", "FR"):
+        (tmp_path / "feed" / f"country={country}").mkdir(parents=True)
+        pq.write_table(
+            pa.table({"title": [country]}), tmp_path / "feed" / f"country={country}" / "p.parquet"
+        )
+    with pytest.raises(CatalogError, match="country=DE"):
+        Catalog(tmp_path / "feed")
+
+
+def test_parts_may_end_in_pq(tmp_path: Path) -> None:
+    (tmp_path / "feed").mkdir()
+    for name in ("a.parquet", "b.pq"):
+        pq.write_table(pa.table({"title": [name]}), tmp_path / "feed" / name)
+    assert rows_of(tmp_path / "feed") == [{"title": "a.parquet"}, {"title": "b.pq"}]
+
+
+def test_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    name = tmp_path / "caf\udce9.csv"
+    name.write_text("title\nred\n")
+    with pytest.raises(CatalogError, match="not UTF-8"):
+        Catalog(name)

@@ -439,14 +439,20 @@ def test_published_are_answered_products_whose_label_is_no_inner_node(seed: int)
 def test_withheld_answers_are_scored_against_labels_and_true_nodes() -> None:
     withheld = np.array([1, 1, 1, 0, 0, 0, 1], dtype=bool)
     filled = np.array([0, 1, 0, 1, 0, 0, 0], dtype=bool)
-    excluded = np.array([1, 1, 0, 0, 1, 0, 1], dtype=bool)
+    excluded = np.array([1, 1, 0, 0, 1, 0, 1], dtype=float)
     found = applicability_score(withheld, filled, excluded)
     assert (found.filled, found.withheld) == (2, 1)
     assert found.precision == pytest.approx(2 / 4)
     assert found.recall == pytest.approx(2 / 3)
-    unknown = applicability_score(withheld, filled, None)
+    # Without a true node there is no telling, but a label is one all the same.
+    some = np.where(np.arange(7) < 4, excluded, np.nan)
+    partly = applicability_score(withheld, filled, some)
+    assert (partly.filled, partly.withheld) == (2, 1)
+    assert partly.precision == pytest.approx(1 / 3)
+    assert partly.recall == 1
+    unknown = applicability_score(withheld, filled, np.full(7, np.nan))
     assert (unknown.filled, unknown.withheld) == (2, 1)
     assert unknown.precision is unknown.recall is None
-    nothing = np.zeros(7, dtype=bool)
-    assert applicability_score(nothing, filled, excluded).precision is None
+    nothing = np.zeros(7)
+    assert applicability_score(nothing > 0, filled, excluded).precision is None
     assert applicability_score(withheld, filled, nothing).recall is None

@@ -87,6 +87,7 @@ def test_file_ranks_the_suspects_of_all_tasks(
     names = ["color", "pattern"]
     done = evaluate_catalog(tiny, ProductSource(make_catalog(rows)), names)
     suspects = find_label_issues(tiny, done.products, done.answers, names, done.trained_on)
+    done.products.titles[:] = [f"{title} caf\udce9" for title in done.products.titles]
     write_label_issues(suspects, tiny, done.products, out)
     counts = {name: len(suspicion.rows) for name, suspicion in suspects.items()}
     table = pq.read_table(out)
@@ -100,4 +101,5 @@ def test_file_ranks_the_suspects_of_all_tasks(
         assert row["id"] == f"sku{row['row'] - 1}"
         assert row["given_label"] == rows[row["row"] - 1]["color"]
         assert row["suggested_label"] != row["given_label"]
+        assert row["title"].endswith(" caf?")  # what is not UTF-8 is shown as far as it can be
     assert [row["margin"] for row in found] == sorted(row["margin"] for row in found)

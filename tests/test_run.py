@@ -162,6 +162,29 @@ def test_type_that_csv_cannot_hold_is_refused_before_the_run(tiny: Bundle, tmp_p
         job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"\xff" * 16], pa.binary(16)),
+        pa.array([b"\xff"], pa.binary()).dictionary_encode(),
+    ],
+)
+def test_bytes_of_any_type_are_refused_for_csv_before_the_run(
+    tiny: Bundle, tmp_path: Path, column: pa.Array
+) -> None:
+    pq.write_table(pa.table({"title": ["red"], "key": column}), tmp_path / "feed.parquet")
+    with pytest.raises(UsageError, match="column 'key'"):
+        job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(("share", "rows"), [("29%", 100), ("29%", 1000), ("7%", 100), ("5%", 40)])
+def test_as_many_failures_as_allowed_are_allowed(share: str, rows: int) -> None:
+    allowed = MaxFailures.parse(share)
+    most = round(float(share[:-1]) * rows / 100)
+    assert not allowed.exceeded(most, rows)
+    assert allowed.exceeded(most + 1, rows)
+
+
 @pytest.mark.parametrize("name", ["feed.csv", "feed.parquet", "feed"])
 def test_default_output_is_beside_the_catalog(tmp_path: Path, name: str) -> None:
     assert default_out(tmp_path / name) == tmp_path / "feed.labeled.parquet"
@@ -775,6 +798,62 @@ def test_title_that_is_not_utf8_is_a_status(tiny: Bundle, tmp_path: Path) -> Non
     assert table["title_status"].to_pylist() == ["ok", "unreadable", "missing", "ok"]
     assert table["color_status"].to_pylist() == ["ok", "error", "error", "ok"]
     assert table["title"].cast(pa.binary()).to_pylist() == raw.to_pylist()
+
+
+def test_title_that_is_not_utf8_does_not_spoil_a_csv(tiny: Bundle, tmp_path: Path) -> None:
+    raw = pa.array([b"red", b"gr\xf6n", b"caf\xc3\xa9"], pa.binary())
+    titles = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"title": titles}), tmp_path / "feed.parquet")
+    run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv"))
+    labelled = Catalog(tmp_path / "out.csv").read(["title", "title_status"]).to_pylist()
+    assert [row["title"] for row in labelled] == ["red", "gr\ufffdn", "caf\u00e9"]
+    assert [row["title_status"] for row in labelled] == ["ok", "unreadable", "ok"]
+
+
+def test_categories_do_not_make_the_output_grow(tiny: Bundle, tmp_path: Path) -> None:
+    brands = [f"brand {k} " + "x" * 100 for k in range(400)]
+    plain = pa.table({"title": ["red"] * 400, "brand": brands})
+    coded = plain.set_column(1, "brand", plain["brand"].dictionary_encode())
+    sizes = []
+    for number, table in enumerate((plain, coded)):
+        feed, out = tmp_path / f"{number}.parquet", tmp_path / f"{number}.labelled.parquet"
+        pq.write_table(table, feed)
+        run(job(tiny, feed, out, part_rows=100))
+        assert pq.read_table(out)["brand"].to_pylist() == brands
+        assert pq.read_schema(out).field("brand").type == table.schema.field("brand").type
+        sizes.append(out.stat().st_size)
+    assert sizes[1] < 1.5 * sizes[0]
+
+
+def test_output_with_a_colon_in_its_name_is_a_file(
+    tiny: Bundle, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(job(tiny, catalog, Path("out:v2.parquet"), limit=5))
+    assert Catalog(Path("out:v2.parquet")).num_rows == 5
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string_view(), pa.binary_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_retry_failed_takes_columns_of_any_type(
+    tiny: Bundle, tmp_path: Path, kind: pa.DataType
+) -> None:
+    values = [None if n % 4 == 0 else f"v{n}".encode() for n in range(9)]
+    text = [v and v.decode() for v in values]
+    note = pa.array(values if kind == pa.binary_view() else text, kind)
+    images = [f"{n}.jpg" for n in range(9)]
+    table = pa.table({"image": images, "title": ["red"] * 9, "note": note})
+    pq.write_table(table, tmp_path / "feed.parquet")
+    for n in (1, 4, 8):
+        save_picture(tmp_path / images[n], n)
+    run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.parquet"))
+    save_picture(tmp_path / images[3], 3)
+    run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.parquet", retry_failed=True))
+    after = pq.read_table(tmp_path / "out.parquet")
+    assert after["note"].to_pylist() == note.to_pylist()
+    fine = [n for n, status in enumerate(after["image_status"].to_pylist()) if status == "ok"]
+    assert fine == [1, 3, 4, 8]
 
 
 # ---- asked beforehand, told afterwards

@@ -1,0 +1,45 @@
+"""Kinds of columns, and what else must be known of what files hold: dictionaries, broken text."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds bytes, such as those of picture files."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def has_text_form(kind: pa.DataType) -> bool:
+    """Whether `catalog.strings` reads it: no bytes, lists, structs or extensions (UUIDs)."""
+    return not (
+        is_bytes(kind) or pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)
+    )
+
+
+def with_own_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch`, whose categories are those of its own rows alone.
+
+    A slice carries those of the whole file along, and whoever writes it writes them all. Ordered
+    ones stay: their order is a property of the whole column.
+    """
+    columns = [
+        column.cast(column.type.value_type).dictionary_encode().cast(column.type)
+        if pa.types.is_dictionary(column.type) and not column.type.ordered
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def valid_text(text: str) -> str:
+    """`text` as any file and terminal can hold it: bytes that were not UTF-8 become U+FFFD."""
+    return text.encode("utf-8", "replace").decode("utf-8")
