@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pyarrow as pa
 
 
@@ -31,15 +34,34 @@ def with_own_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     A slice carries those of the whole file along, and whoever writes it writes them all. Ordered
     ones stay: their order is a property of the whole column.
     """
+    if not any(map(_can_be_coded_anew, batch.schema.types)):
+        return batch
     columns = [
         column.cast(column.type.value_type).dictionary_encode().cast(column.type)
-        if pa.types.is_dictionary(column.type) and not column.type.ordered
+        if _can_be_coded_anew(column.type)
         else column
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
+def _can_be_coded_anew(kind: pa.DataType) -> bool:
+    if not pa.types.is_dictionary(kind) or kind.ordered:
+        return False
+    # Arrow cannot gather views.
+    return not (
+        pa.types.is_string_view(kind.value_type) or pa.types.is_binary_view(kind.value_type)
+    )
+
+
+def as_file(path: Path) -> Path:
+    """`path` as Arrow takes it for one: a relative "out:v2" would be an address."""
+    return path.absolute() if ":" in str(path) else path
+
+
 def valid_text(text: str) -> str:
     """`text` as any file and terminal can hold it: bytes that were not UTF-8 become U+FFFD."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return _SURROGATES.sub("\ufffd", text)
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tagger.arrow_types import valid_text, with_own_dictionaries
+from tagger.arrow_types import as_file, valid_text, with_own_dictionaries
 from tagger.config import SEPARATOR
 from tagger.errors import CatalogChangedError, CatalogError, closest, listing
 
@@ -272,18 +272,14 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _parquet_parts(path: Path) -> list[Path]:
-    """The Parquet files behind `path` in name order; empty for a CSV file.
-
-    Absolute: Arrow takes a name like "feed:v2" for an address.
-    """
-    path = path.absolute()
+    """The Parquet files behind `path` in name order; empty for a CSV file."""
+    path = as_file(path)
     if path.is_dir():
         # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
         parts = sorted(
             part
-            for part in path.rglob("*")
-            if part.suffix in (".parquet", ".pq")
-            and not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
+            for part in (*path.rglob("*.parquet"), *path.rglob("*.pq"))
+            if not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
         )
         if not parts:
             raise CatalogError(f"{path} is a directory without .parquet files", "name a catalog")

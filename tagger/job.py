@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tagger.arrow_types import as_file
 from tagger.catalog import Catalog, Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.config import PRECISION
@@ -268,7 +269,7 @@ def added_columns(schema: pa.Schema) -> list[str]:
 def read_fingerprint(out: Path) -> dict[str, str]:
     """The fingerprint of a finished output file; empty where there is none, as in CSV."""
     try:
-        return fingerprint_of(pq.read_schema(out.absolute()))
+        return fingerprint_of(pq.read_schema(as_file(out)))
     except (pa.ArrowException, OSError):
         return {}
 

@@ -71,12 +71,15 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
         OutputError: it cannot be written.
     """
     from tagger.output import check_writable  # pyarrow takes its time
+    from tagger.run_directory import MANIFEST, SUCCESS
 
     taken = [path.resolve() for path in others]
     for path in paths:
         real = path.resolve()
         inside = any(folder in real.parents for folder in taken)
-        is_part = inside and (path.exists() or path.suffix == ".parquet")
+        is_part = inside and (
+            path.suffix in (".parquet", ".pq") or path.name in (MANIFEST, SUCCESS)
+        )
         if real in taken or path.is_dir() or is_part:
             what = "a folder" if path.is_dir() else "read or written by this command already"
             raise UsageError(f"{path} is {what}", "name another file")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tagger.arrow_types import is_bytes, with_own_dictionaries
+from tagger.arrow_types import as_file, is_bytes, with_own_dictionaries
 from tagger.errors import DiskFullError, OutputError, UsageError
 
 ROW_GROUP_ROWS = 16384
@@ -45,8 +45,7 @@ class Output(ABC):
             OutputError: the folder cannot be made or written.
         """
         self.path = path
-        # Absolute: Arrow takes a name like "out:v2" for an address.
-        self._temporary = (temporary or path.with_name(f".{path.name}.partial")).absolute()
+        self._temporary = temporary or path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = self._open(self._temporary, schema)
@@ -108,7 +107,7 @@ class ParquetOutput(Output):
         self._num_rows = self._num_bytes = 0
 
     def _open(self, temporary: Path, schema: pa.Schema) -> pq.ParquetWriter:
-        return pq.ParquetWriter(temporary, schema, compression="zstd")
+        return pq.ParquetWriter(as_file(temporary), schema, compression="zstd")
 
     def _write(self, batch: pa.RecordBatch) -> None:
         batch = with_own_dictionaries(batch)
@@ -121,7 +120,13 @@ class ParquetOutput(Output):
     def _flush(self) -> None:
         if self._waiting:
             rows = pa.Table.from_batches(self._waiting, self._schema)
-            self._writer.write_table(rows.unify_dictionaries())
+            try:
+                self._writer.write_table(rows.unify_dictionaries())
+            # More categories together than their type of code can number, or of a type that cannot
+            # be joined: each batch keeps its own.
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                for batch in self._waiting:
+                    self._writer.write_batch(batch)
         self._waiting = []
         self._num_rows = self._num_bytes = 0
 
@@ -139,7 +144,7 @@ class CsvOutput(Output):
     """
 
     def _open(self, temporary: Path, schema: pa.Schema) -> pa_csv.CSVWriter:
-        return pa_csv.CSVWriter(temporary, _csv_schema(schema))
+        return pa_csv.CSVWriter(as_file(temporary), _csv_schema(schema))
 
     def _write(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(_csv_batch(batch))
@@ -325,6 +330,8 @@ def _csv_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _valid(column: pa.Array) -> pa.Array:
     """`column`; of text that a damaged file left without being UTF-8, what can be read."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:

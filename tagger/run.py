@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tagger.arrow_types import as_file
 from tagger.errors import CatalogError, TooManyFailuresError
 from tagger.job import Job, MaxFailures, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
@@ -338,7 +339,9 @@ class _Run:
         if not job.is_file:
             if not directory.finished:
                 self._check_failures_of_all_shares()
-                directory.finish(lambda part: int(pq.read_metadata(part).num_rows), job.num_parts)
+                directory.finish(
+                    lambda part: int(pq.read_metadata(as_file(part)).num_rows), job.num_parts
+                )
             return
         out = job.options.out
         with (
@@ -422,8 +425,7 @@ def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Re
 
     COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
     """
-    # Absolute: Arrow takes a name like "out:v2" for an address.
-    with pq.ParquetFile(file.absolute(), pre_buffer=False) as content:
+    with pq.ParquetFile(as_file(file), pre_buffer=False) as content:
         names = content.schema_arrow.names
         chosen = None if columns is None else [name for name in columns if name in names]
         for number in range(content.num_row_groups):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from tagger import split
 from tagger.errors import ModelError
 from tagger.images import ImageSource
 from tagger.output import RESUME, cannot_write
@@ -46,17 +47,20 @@ def was_trained_on(model: Path, products: Products) -> NDArray[np.bool_]:
     return np.isin(keys_of(products), _read(path, LEARNED))
 
 
-def was_held_back(model: Path, products: Products) -> NDArray[np.bool_]:
-    """(n,) whether `model`, or one that it came from, was validated on each of `products` without
-    learning from it; all False where it does not say.
+def past_of(products: Products, earlier: Sequence[Path]) -> NDArray[np.int64]:
+    """(n,) what the models `earlier` did with each of `products`, as `validation_rows` takes it.
 
     Raises:
-        ModelError: its file is damaged.
+        ModelError: a file of theirs is damaged.
     """
-    path = model / FILE_NAME
-    if not path.is_file():
-        return np.zeros(len(products), dtype=bool)
-    return np.isin(keys_of(products), _read(path, HELD_BACK)) & ~was_trained_on(model, products)
+    past = np.full(len(products), split.NEW)
+    files = [path / FILE_NAME for path in earlier if (path / FILE_NAME).is_file()]
+    if files:
+        keys = keys_of(products)
+        for name, stage in ((HELD_BACK, split.HELD_BACK), (LEARNED, split.LEARNED)):
+            for file in files:
+                past[np.isin(keys, _read(file, name))] = stage
+    return past
 
 
 def write_trained_on(

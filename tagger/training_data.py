@@ -14,10 +14,10 @@ from tagger.config import Applicability, Training
 from tagger.errors import TrainingError, listing
 from tagger.products import Products, ProductSource
 from tagger.scrub import giveaways
-from tagger.split import HELD_BACK, LEARNED, NEW, validation_rows
+from tagger.split import LEARNED, validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
 from tagger.taxonomy import Taxonomy
-from tagger.trained_on import was_held_back, was_trained_on
+from tagger.trained_on import past_of
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def read_data(
         CatalogError, TaxonomyError: see `ProductSource.read`.
         TrainingError: an empty part, nothing to validate by, or a task without two labels of
             enough support.
-        ModelError: see `was_trained_on`.
+        ModelError: see `past_of`.
     """
     products = catalog.read(tasks)
     if validation is not None:
         train_part, kept_back = products, validation.read(tasks)
     else:
-        train_part, kept_back = split(products, training, _past(products, earlier))
+        train_part, kept_back = split(products, training, past_of(products, earlier))
     if not len(train_part) or not len(kept_back):
         raise TrainingError(
             f"{catalog.path}: {len(train_part)} products to train on, {len(kept_back)} to validate "
@@ -78,18 +78,8 @@ def read_data(
     applicability = learn_applicability(
         found, train_part.labels, train_part.titles, stated_applicability(found, tree)
     )
-    num_known = int((_past(kept_back, earlier) == LEARNED).sum())
+    num_known = int((past_of(kept_back, earlier) == LEARNED).sum())
     return Data(train_part, kept_back, found, rare, applicability, num_known)
-
-
-def _past(products: Products, earlier: Sequence[Path]) -> NDArray[np.int64]:
-    """(n,) what the models `earlier` did with each, as `validation_rows` takes it."""
-    past = np.full(len(products), NEW)
-    for path in earlier:
-        past[was_held_back(path, products)] = HELD_BACK
-    for path in earlier:
-        past[was_trained_on(path, products)] = LEARNED
-    return past
 
 
 def _learn_tasks(

@@ -13,6 +13,7 @@ import pytest
 from tagger.catalog import CSV_BLOCK_BYTES, Catalog, Columns, strings
 from tagger.errors import CatalogError
 from tagger.products import input_columns, read_products
+from tagger.tasks import learn_task
 
 from .conftest import MakeCatalog
 
@@ -305,3 +306,15 @@ def test_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     name.write_text("title\nred\n")
     with pytest.raises(CatalogError, match="not UTF-8"):
         Catalog(name)
+
+
+def test_labels_that_are_not_utf8_are_not_learned(tmp_path: Path) -> None:
+    raw = pa.array([b"R\xf6d", b"Gr\xf6n", b"Blue"] * 9, pa.binary())
+    labels = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"title": ["a"] * len(raw), "color": labels}), path)
+    read = read_products(path, Columns(), ["color"]).labels["color"]
+    assert read[:3] == ["R\ufffdd", "Gr\ufffdn", "Blue"]
+    task, left_out = learn_task("color", read, 8)
+    assert task.labels == ("Blue",)
+    assert len(left_out) == 2

@@ -408,6 +408,13 @@ def test_what_a_command_reads_is_never_its_report(
     given = ("--tasks", "color", "--model", model_dir)
     check_error(run("eval", feed, *given, "--tfidf", other, "--json", other), 2, "other.csv is")
     check_error(run("predict", feed, *given, "--incremental", other, "--report", other), 2, "other")
+    (tmp_path / "feed").mkdir()
+    shutil.copy(feed, tmp_path / "feed" / "a.parquet")
+    within = ("eval", tmp_path / "feed", *given)
+    for name in ("a.parquet", "b.pq"):
+        check_error(run(*within, "--json", tmp_path / "feed" / name), 2, name)
+    for _ in range(2):  # what is no part may lie beside them
+        assert run(*within, "--json", tmp_path / "feed" / "eval.json").code == 0
     assert other.read_bytes() == before
 
 

@@ -101,5 +101,5 @@ def test_file_ranks_the_suspects_of_all_tasks(
         assert row["id"] == f"sku{row['row'] - 1}"
         assert row["given_label"] == rows[row["row"] - 1]["color"]
         assert row["suggested_label"] != row["given_label"]
-        assert row["title"].endswith(" caf?")  # what is not UTF-8 is shown as far as it can be
+        assert row["title"].endswith(" caf\ufffd")  # what is not UTF-8 is shown as far as it can be
     assert [row["margin"] for row in found] == sorted(row["margin"] for row in found)

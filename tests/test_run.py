@@ -825,12 +825,31 @@ def test_categories_do_not_make_the_output_grow(tiny: Bundle, tmp_path: Path) ->
     assert sizes[1] < 1.5 * sizes[0]
 
 
+@pytest.mark.parametrize("name", ["out:v2.parquet", "out:v2.csv", "out:v2"])
 def test_output_with_a_colon_in_its_name_is_a_file(
-    tiny: Bundle, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(job(tiny, catalog, Path("out:v2.parquet"), limit=5))
-    assert Catalog(Path("out:v2.parquet")).num_rows == 5
+    assert run(job(tiny, catalog, Path(name), limit=5)).finished
+    assert Catalog(Path(name)).num_rows == 5
+
+
+def test_categories_that_a_small_code_cannot_number_together_are_kept(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "feed").mkdir()
+    for part in range(2):
+        brands = pa.array([f"brand {part} {k}" for k in range(100)])
+        codes = brands.dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+        table = pa.table({"title": ["red"] * 100, "brand": codes})
+        pq.write_table(table, tmp_path / "feed" / f"{part}.parquet")
+    run(job(tiny, tmp_path / "feed", tmp_path / "out.parquet", part_rows=4096))
+    read = [
+        row["brand"]
+        for batch in Catalog(tmp_path / "out.parquet").batches(50)
+        for row in batch.to_pylist()
+    ]
+    assert read == [f"brand {part} {k}" for part in range(2) for k in range(100)]
 
 
 @pytest.mark.parametrize(
