@@ -45,7 +45,10 @@ class TrainMonitor:
         for name, labels in data.left_out.items():
             fate = "too rare"
             if name in trees:
-                fate += ", or no path; they count as the node that they stand under, if any"
+                fate += (
+                    ", alone under a node with more of others, or no path; they count as the node "
+                    "that they stand under, if any"
+                )
             say(f"{name}: {fate}: {listing(list(labels))}")
         if data.applicability is not None:
             for name, nodes in data.applicability.not_for.items():

@@ -235,10 +235,18 @@ def test_learned_are_the_nodes_that_enough_products_are_at_or_below(
         assert (task, left_out) == learn_task("kind", labels, min_support)
         return
     assert task.separator == " > "
-    assert set(task.tree.names) == kept
-    assert set(left_out) == {
-        label for label in counts if support[split_path(label, " > ")] < min_support
-    }
+    # All but leaves that are alone under a node most of whose products are others.
+    learned = set(task.tree.names)
+    assert learned <= kept
+    for names in kept - learned:
+        siblings = {other for other in learned if other[: len(names) - 1] == names[:-1]}
+        assert siblings == {names[:-1]}
+        assert support[names[:-1]] > 2 * support[names]
+    leaves = {split_path(label, " > ") for label in task.labels}
+    for names in leaves:
+        alone = len([other for other in learned if other[:-1] == names[:-1]]) == 1
+        assert len(names) == 1 or not alone or support[names[:-1]] <= 2 * support[names]
+    assert set(left_out) == {label for label in counts if split_path(label, " > ") not in learned}
     assert all(left_out[label] == counts[label] for label in left_out)
     assert list(left_out.values()) == sorted(left_out.values(), reverse=True)
     for label in left_out:

@@ -735,8 +735,7 @@ def test_evaluation_of_a_tree_and_of_what_does_not_apply(
     assert both["kind"]["tree"]["f1"] >= both["kind"]["accuracy"]
     found = both["sleeve"]["applicability"]
     labels = pq.read_table(feed).to_pylist()
-    known = [row for row in labels if row["kind"] is not None]
-    assert found["filled"] == sum(row["sleeve"] is not None for row in known)
+    assert found["filled"] == sum(row["sleeve"] is not None for row in labels)
     assert found["withheld"] < 0.1 * found["filled"]
     assert found["precision"] > 0.8
     assert found["recall"] > 0.8
