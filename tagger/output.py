@@ -121,12 +121,13 @@ class ParquetOutput(Output):
         if self._waiting:
             rows = pa.Table.from_batches(self._waiting, self._schema)
             try:
-                self._writer.write_table(rows.unify_dictionaries())
+                pieces = [rows.unify_dictionaries()]
             # More categories together than their type of code can number, or of a type that cannot
             # be joined: each batch keeps its own.
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                for batch in self._waiting:
-                    self._writer.write_batch(batch)
+                pieces = [pa.Table.from_batches([batch]) for batch in self._waiting]
+            for piece in pieces:
+                self._writer.write_table(piece)
         self._waiting = []
         self._num_rows = self._num_bytes = 0
 
