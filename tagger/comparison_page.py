@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from tagger.arrow_types import valid_text
 from tagger.compare import MEAN, ModelComparison, ModelFigures, points, short_count
 from tagger.modalities import VIEW_NAMES, View
 from tagger.output import write_text
@@ -40,7 +41,7 @@ def write_comparison_page(
         curves=png,
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
     )
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, valid_text(text))
 
 
 def marks_of(model: ModelFigures, first: ModelFigures) -> dict[View, Mark]:

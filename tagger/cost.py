@@ -56,18 +56,17 @@ def flops_per_product(bundle: Model, products: Products, root: Path) -> float | 
 
     # The counter knows neither attention on a CPU nor the fused layer of inference.
     on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={on_cpu: attention})
+    sample = products.take(range(min(COUNTED, len(products))))
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-
-    sample = products.take(range(min(COUNTED, len(products))))
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        pixels = PixelCache(sample.images, root, bundle.config.preprocess, pool)
-        try:
-            with FlopCounterMode(display=False, custom_mapping={on_cpu: attention}) as counter:
-                for _ in bundle.answer_views(sample, pixels, ["both"]):
-                    pass
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
+    try:
+        with ThreadPoolExecutor(NUM_THREADS) as pool, counter:
+            pixels = PixelCache(sample.images, root, bundle.config.preprocess, pool)
+            for _ in bundle.answer_views(sample, pixels, ["both"]):
+                pass
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return float(counter.get_total_flops()) / len(sample)
 
 

@@ -12,7 +12,6 @@ import typer
 from tagger.config import DEFAULT_MODEL, DELTA, PRECISION
 from tagger.errors import UsageError
 from tagger.options import (
-    CALIBRATION,
     CatalogArgument,
     Device,
     Fp32,
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from tagger.bundle import Bundle
     from tagger.products import ProductSource
     from tagger.runtime import Model as LoadedModel
+
+CALIBRATION = "Calibration"
+"""A group of options in the help."""
 
 
 def evaluate(

@@ -231,7 +231,7 @@ def cross_entropy(
     spans: Tensor,
     weights: Tensor,
     smoothing: float,
-    shares: Tensor | None = None,
+    shares: Tensor | float = 1.0,
 ) -> Tensor:
     """Weighted mean of -log P(target), where P(node) is the sum over the leaves below it.
 
@@ -245,7 +245,7 @@ def cross_entropy(
         spans: (nodes, 2), as `Tree.spans`.
         weights: (nodes,) of the targets.
         smoothing: share of the loss that is the mean over all leaves, 0..1.
-        shares: (n,) of each product's loss, which count less for it; the mean is over all still.
+        shares: (n,) of each product's loss that counts; the mean is over all still.
     """
     logs = F.log_softmax(logits, -1)
     first, behind = spans[target].unbind(1)
@@ -260,9 +260,7 @@ def cross_entropy(
     if smoothing:
         smooth = -(logs * weights[: logits.shape[1]]).mean(-1)
         losses = (1 - smoothing) * losses + smoothing * smooth
-    if shares is not None:
-        losses = losses * shares
-    return losses.sum() / weights[target].sum()
+    return (losses * shares).sum() / weights[target].sum()
 
 
 def label_weights(learner: Learner) -> dict[str, Tensor]:
@@ -290,7 +288,7 @@ def _encode(
     mixed = None
     if not training.freeze_towers:
         pixels = augment_pixels(pixels, training, generator)
-        if training.cutmix and not model.zero_shot:
+        if training.cutmix and not model.zero_shot and bool(present.any()):
             mixed = mix(pixels, present, training.cutmix, generator)
             pixels = mixed.pixels
     image = None
@@ -309,23 +307,24 @@ def _lessons(
 ) -> list[Lesson]:
     """With both modalities, with the picture alone and with the title alone."""
     both = model.fuse(*mismatched(image, text, training.mismatch, generator))
-    if image is None or mixed is None:
-        lessons = [Lesson(both)]
-        if training.image_only_weight and image is not None:
-            lessons.append(Lesson(model.fuse(image, None), training.image_only_weight))
-    else:
-        share, other = mixed.share.to(model.device), mixed.other.to(model.device)
-        untitled = ~text.mask.any(1)  # answered from the picture alone already
-        lessons = _by_area(both, 1.0, share * untitled, other)
-        if training.image_only_weight:
-            lessons += _by_area(model.fuse(image, None), training.image_only_weight, share, other)
+    # Without a title it is answered from the picture alone.
+    lessons = _by_area(both, 1.0, mixed, ~text.mask.any(1))
+    if training.image_only_weight and image is not None:
+        lessons += _by_area(model.fuse(image, None), training.image_only_weight, mixed, True)
     if training.title_only_weight:
         lessons.append(Lesson(model.fuse(None, text), training.title_only_weight))
     return lessons
 
 
-def _by_area(output: Output, weight: float, share: Tensor, other: Tensor) -> list[Lesson]:
-    """Of n pictures, of each of which a `share` (n,) shows the product at `other` (n,)."""
+def _by_area(
+    output: Output, weight: float, mixed: Mixed | None, from_picture: Tensor | bool
+) -> list[Lesson]:
+    """What `output` teaches; of products that were answered `from_picture` (n,) alone, and are
+    mixed, the labels of both by their areas."""
+    if mixed is None:
+        return [Lesson(output, weight)]
+    device = output.modality_weights.device
+    share, other = mixed.share.to(device) * from_picture, mixed.other.to(device)
     return [Lesson(output, weight * (1 - share)), Lesson(output, weight * share, other)]
 
 

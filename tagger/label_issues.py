@@ -126,8 +126,8 @@ def _rows(
     return [
         {
             "row": int(row) + 1,
-            "id": _valid(products.ids[row]),
-            "title": _valid(products.titles[row]),
+            "id": (key := products.ids[row]) and valid_text(key),
+            "title": (title := products.titles[row]) and valid_text(title),
             "task": name,
             "given_label": labels[suspicion.given[k]],
             "suggested_label": labels[suspicion.suggested[k]],
@@ -137,7 +137,3 @@ def _rows(
         }
         for k, row in enumerate(suspicion.rows)
     ]
-
-
-def _valid(text: str | None) -> str | None:
-    return None if text is None else valid_text(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +10,8 @@ import typer
 
 from tagger.errors import UsageError
 
-RUNS, REPORTS, CALIBRATION = "Runs", "Messages and reports", "Calibration"
-"""Groups of options in the help."""
-
 CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
-]
-AskedTasks = Annotated[
-    str,
-    typer.Option(
-        help="Tasks separated by commas: color,pattern; of a contrastively trained model also any "
-        "others with their labels: 'neckline=v-neck,crew neck'."
-    ),
 ]
 LabelledTasks = Annotated[
     str,
@@ -37,9 +26,6 @@ ImageRoot = Annotated[
 ]
 ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
-Separator = Annotated[
-    str, typer.Option(help="Between the names of labels that are paths; '' if none are.")
-]
 Taxonomy = Annotated[
     Path | None,
     typer.Option(
@@ -53,13 +39,6 @@ Device = Annotated[
 ]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in float32 even where bf16 is faster.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
-
-
-class LogFormat(enum.StrEnum):
-    """How messages look."""
-
-    text = "text"
-    json = "json"
 
 
 def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:

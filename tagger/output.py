@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tagger.arrow_types import as_file, is_bytes, with_own_dictionaries
+from tagger.arrow_types import as_file, is_bytes
 from tagger.errors import DiskFullError, OutputError, UsageError
 
 ROW_GROUP_ROWS = 16384
@@ -110,7 +110,6 @@ class ParquetOutput(Output):
         return pq.ParquetWriter(as_file(temporary), schema, compression="zstd")
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        batch = with_own_dictionaries(batch)
         self._waiting.append(batch)
         self._num_rows += batch.num_rows
         self._num_bytes += batch.nbytes

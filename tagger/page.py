@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tagger.arrow_types import valid_text
 from tagger.bundle import Bundle
 from tagger.calibration import TaskCalibration, Threshold
 from tagger.evaluate import Evaluated
@@ -143,7 +144,7 @@ def write_page(
         )
     )
     # A title that is not UTF-8 holds lone surrogates, which no file can.
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, valid_text(text))
 
 
 def templates() -> Environment:

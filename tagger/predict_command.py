@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +10,36 @@ import typer
 
 from tagger.config import BATCH_SIZE, DEFAULT_MODEL, DEFAULT_ZERO_SHOT, GPU_BATCH_SIZE
 from tagger.options import (
-    REPORTS,
-    RUNS,
-    AskedTasks,
     CatalogArgument,
     Device,
     Fp32,
     IdColumn,
     ImageRoot,
     Limit,
-    LogFormat,
     TitleColumn,
     check_outputs,
 )
 
+RUNS, REPORTS = "Runs", "Messages and reports"
+"""Groups of options in the help."""
+
+
+class LogFormat(enum.StrEnum):
+    """How messages look."""
+
+    text = "text"
+    json = "json"
+
 
 def predict(
     catalog: CatalogArgument,
-    tasks: AskedTasks,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Tasks separated by commas: color,pattern; of a contrastively trained model also "
+            "any others with their labels: 'neckline=v-neck,crew neck'."
+        ),
+    ],
     model: Annotated[
         str | None,
         typer.Option(

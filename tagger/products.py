@@ -81,7 +81,7 @@ class ProductSource:
         """Whether the catalog has the columns that `task` is read from, and they can be labels."""
         schema = Catalog(self.path).schema
         return all(
-            name in schema.names and not pa.types.is_nested(schema.field(name).type)
+            name in schema.names and has_text_form(schema.field(name).type)
             for name in self.columns.of(task)
         )
 

@@ -61,7 +61,8 @@ class Summary:
     def add(self, rows: pa.Table | pa.RecordBatch, first_row: int) -> None:
         """Count rows of an output, which in the whole of it begin with `first_row`, from 0; a
         product without id goes by its row number there, from 1."""
-        schema, ids = rows.schema, list[str | None]([None] * rows.num_rows)
+        schema = rows.schema
+        ids: list[str | None] = [None] * rows.num_rows
         if self.id_column in schema.names and has_text_form(schema.field(self.id_column).type):
             ids = strings(rows, self.id_column, Path("output"))
         names = [valid_text(i) if i else f"row {n}" for n, i in enumerate(ids, first_row + 1)]

@@ -324,11 +324,10 @@ def applicability_score(withheld: Bools, filled: Bools, excluded: Floats) -> App
         excluded: (n,) whether its true node is one that the task does not apply to, 1 or 0; NaN for
             a product without a true node, which counts for `filled` and `withheld` alone.
     """
-    judged = ~np.isnan(excluded)
     truth = (excluded == 1) & ~filled
-    silent = withheld & judged
+    silent = withheld & ~np.isnan(excluded)
     hits = float((silent & truth).sum())
-    precision = hits / float(silent.sum()) if silent.any() and judged.any() else None
+    precision = hits / float(silent.sum()) if silent.any() else None
     recall = hits / float(truth.sum()) if truth.any() else None
     return ApplicabilityScore(
         filled=int(filled.sum()),

@@ -18,7 +18,6 @@ from tagger.options import (
     ImageRoot,
     LabelledTasks,
     Limit,
-    Separator,
     Taxonomy,
     TitleColumn,
 )
@@ -76,7 +75,9 @@ def train(
     image_root: ImageRoot = None,
     image_column: ImageColumn = "image",
     title_column: TitleColumn = "title",
-    separator: Separator = SEPARATOR,
+    separator: Annotated[
+        str, typer.Option(help="Between the names of labels that are paths; '' if none are.")
+    ] = SEPARATOR,
     taxonomy: Taxonomy = None,
 ) -> None:
     """Fit a model directory on a labelled catalog."""

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tagger import split
 from tagger.errors import ModelError
 from tagger.images import ImageSource
 from tagger.output import RESUME, cannot_write
 from tagger.products import Products
 from tagger.shelf import CONFIG
+from tagger.split import HELD_BACK, LEARNED, NEW
 
 FILE_NAME = "trained_on.safetensors"
-LEARNED, HELD_BACK = "keys", "held_back"
-"""Its tensors: products that were learned from, and those that were validated on."""
+TENSORS = {HELD_BACK: "held_back", LEARNED: "keys"}
+"""What it holds: keys of products that were validated on, and of those that were learned from."""
 
 
 def keys_of(products: Products) -> NDArray[np.uint32]:
@@ -53,13 +53,13 @@ def past_of(products: Products, earlier: Sequence[Path]) -> NDArray[np.int64]:
     Raises:
         ModelError: a file of theirs is damaged.
     """
-    past = np.full(len(products), split.NEW)
+    past = np.full(len(products), NEW)
     files = [path / FILE_NAME for path in earlier if (path / FILE_NAME).is_file()]
     if files:
         keys = keys_of(products)
-        for name, stage in ((HELD_BACK, split.HELD_BACK), (LEARNED, split.LEARNED)):
+        for stage in TENSORS:  # what one model learned from, no other one held back
             for file in files:
-                past[np.isin(keys, _read(file, name))] = stage
+                past[np.isin(keys, _read(file, stage))] = stage
     return past
 
 
@@ -79,8 +79,8 @@ def write_trained_on(
     files = [path / FILE_NAME for path in earlier if (path / FILE_NAME).is_file()]
     own = {LEARNED: products, HELD_BACK: products.take([]) if held_back is None else held_back}
     keys = {
-        name: np.unique(np.concatenate([keys_of(one), *(_read(path, name) for path in files)]))
-        for name, one in own.items()
+        name: np.unique(np.concatenate([keys_of(own[s]), *(_read(path, s) for path in files)]))
+        for s, name in TENSORS.items()
     }
     try:
         save_file(keys, directory / FILE_NAME)
@@ -100,11 +100,12 @@ def _key(image: ImageSource, title: str | None) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _read(path: Path, name: str) -> NDArray[np.uint32]:
+def _read(path: Path, stage: int) -> NDArray[np.uint32]:
     try:
         tensors = load_file(path)
         # Files of earlier versions do not say what was held back.
-        found = tensors[LEARNED] if name == LEARNED else tensors.get(name)
+        name = TENSORS[stage]
+        found = tensors.get(name) if stage == HELD_BACK else tensors[name]
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"{path}: {error}", "delete it, or copy the model again") from error
     return np.zeros(0, dtype=np.uint32) if found is None else found

@@ -7,14 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tagger.checkpoint import mean
+from tagger.checkpoint import Epoch, mean
 from tagger.console import Bar, console, percent, say, say_bad, table
 from tagger.errors import listing
 
 if TYPE_CHECKING:
     import torch
 
-    from tagger.checkpoint import Epoch
     from tagger.train import TrainResult
     from tagger.training_data import Data
 

@@ -41,16 +41,16 @@ def start_model(
     """
     torch.manual_seed(seed)
     trained = trained_directory(pretrained)
-    given = None if trained is None else bundle.load(trained).model
+    given = None if trained is None else bundle.load(trained)
     # Words go with the tower that reads them.
-    reads = given is not None and not isinstance(given.text_tower, NoTower)
+    reads = given is not None and not isinstance(given.model.text_tower, NoTower)
     tokenizer = start_tokenizer(trained if reads else source, config, titles)
     model = build_network(config)
     random = {name for name, _ in model.named_parameters() if name.startswith(TOWERS)}
     if source is not None and (source / WEIGHTS).is_file():
         random -= inherit(model, bundle.load(source).model)
-    if trained is not None and given is not None:
-        random -= take_towers(model, given, trained)
+    if given is not None:
+        random -= take_towers(model, given.model, given.path)
     elif pretrained is not None and isinstance(model.image_tower, MobileImageTower):
         load_mobile_weights(model.image_tower, Path(pretrained))
         random = {name for name in random if not name.startswith("image_tower.")}

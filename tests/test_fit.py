@@ -90,8 +90,8 @@ def test_each_product_weighs_the_same_in_mixed_pictures_and_one_without_title_is
     torch.testing.assert_close(alone_pasted.weight, torch.full((n,), 0.125))
     assert own.labels_of is alone.labels_of is None
     assert pasted.labels_of is alone_pasted.labels_of is mixed.other
-    # What is mixed is what the network sees: without pictures there is nothing to mix.
-    assert len(_lessons(model, recipe, None, text, mixed, torch.Generator())) == 1
+    assert len(_lessons(model, recipe, image, text, None, torch.Generator())) == 2
+    assert len(_lessons(model, recipe, None, text, None, torch.Generator())) == 1
 
 
 @pytest.mark.parametrize("seed", range(3))
