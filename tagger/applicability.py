@@ -79,11 +79,12 @@ def stated_applicability(tasks: Sequence[Task], taxonomy: Taxonomy | None) -> di
 
 
 def names_label(task: Task, titles: Sequence[str | None]) -> Bools:
-    """(n,) whether a title holds every word of one of the labels, in any spelling."""
+    """(n,) whether a title holds every word of one of the labels, in any spelling; of a path, every
+    word of its last name."""
     # By the spellings of its first word, so that a title is not held against every label.
     by_first: dict[str, list[list[frozenset[str]]]] = {}
-    for label in task.nodes:
-        spellings = [giveaways([word]) or frozenset({word}) for word in words_of(label)]
+    for *_, name in task.tree.names:
+        spellings = [giveaways([word]) for word in words_of(name)]
         for first in spellings[0] if spellings else ():
             by_first.setdefault(first, []).append(spellings)
 

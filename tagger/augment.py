@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tagger.config import Training
 from tagger.scrub import scrub, words_of
+from tagger.titles import title_status
 
 
 def augment_pixels(pixels: Tensor, training: Training, generator: Generator) -> Tensor:
@@ -90,11 +91,12 @@ def augment_titles(
 
     giveaways: per task the words of its labels. A scrubbed title loses those of a random half of
     the tasks, so that the picture has to answer for them. A title that
-    would lose its last word stays as it was. A word of a label is never replaced: beside another
-    word in its place the label would be wrong rather than unsaid.
+    would lose its last word stays as it was. A word of a label is never replaced, nor invented:
+    beside another word in its place the label would be wrong rather than unsaid.
     """
     telling = frozenset[str]().union(*giveaways)
-    known = [word for title in titles if title is not None for word in title.split()]
+    usable = (title for title in titles if title is not None and title_status(title) == "ok")
+    known = [word for title in usable for word in title.split() if _says_none_of(telling, word)]
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
     # Frozen towers are to see each title once; scrubbed ones are few.
@@ -111,7 +113,7 @@ def augment_titles(
                 bare = scrub(bare, words) if hit else bare
             title = bare or title
         parts = title.split()
-        if invented and parts:
+        if invented and parts and known:
             parts = _invent(parts, known, telling, invented, generator)
         keep = torch.rand(len(parts), generator=generator) >= dropout
         augmented.append(
@@ -131,9 +133,14 @@ def _invent(
     the `known` words and the end of another: spelled like a brand that nobody has heard of."""
     lots = torch.rand(len(words), generator=generator).tolist()
     pairs = torch.randint(len(known), (len(words), 2), generator=generator).tolist()
-    return [
-        known[first][: -(-len(known[first]) // 2)] + known[second][len(known[second]) // 2 :]
-        if lot < share and telling.isdisjoint(words_of(word))
-        else word
-        for word, lot, (first, second) in zip(words, lots, pairs, strict=True)
-    ]
+    changed = []
+    for word, lot, (first, second) in zip(words, lots, pairs, strict=True):
+        head, tail = known[first], known[second]
+        new = head[: -(-len(head) // 2)] + tail[len(tail) // 2 :]
+        replaced = lot < share and all(_says_none_of(telling, either) for either in (word, new))
+        changed.append(new if replaced else word)
+    return changed
+
+
+def _says_none_of(telling: frozenset[str], text: str) -> bool:
+    return telling.isdisjoint(words_of(text))

@@ -61,8 +61,8 @@ Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} m
 |---|---|---|---|---|
 {rows}
 
-Labels with fewer than {config.training.min_support} products were not learned (of a tree they \
-taught the node above):
+Labels with fewer than {config.training.min_support} products to learn from were not learned (of a \
+tree they taught the node above):
 
 {left_out or "- none"}
 {_trees(config)}{_precision(bf16)}
@@ -75,7 +75,7 @@ Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.task
 def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_epoch: int) -> str:
     validated = f"validated on {len(data.validation):,}"
     if data.num_known:
-        validated += f" (of which the model that it started from knew {data.num_known:,})"
+        validated += f" (of which it learned from {data.num_known:,} as well, here or before)"
     if config.training.epochs == 0:
         return f"Learned from no product, {validated}."
     return (

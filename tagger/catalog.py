@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -259,6 +260,8 @@ def strings(batch: pa.RecordBatch | pa.Table, column: str, path: Path) -> list[s
             raw = values.cast(pa.large_binary()).to_pylist()
             texts = [None if t is None else t.decode(errors="surrogateescape") for t in raw]
         else:
+            if pa.types.is_floating(values.type):  # not a number is no value
+                values = pc.if_else(pc.is_nan(values), None, values)
             texts = values.cast(pa.string()).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise CatalogError(

@@ -145,7 +145,9 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def remove(run: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    # Those among them that a killed run had half deleted.
+    # First what makes them whole: a kill in between leaves no damaged one.
+    for path in run.glob(f"{_PREFIX}*/{_STATE}"):
+        path.unlink(missing_ok=True)
     for path in (*run.glob(f"{_PREFIX}*"), run / _UNFINISHED, features(run)):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -28,6 +28,15 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
+def no_room(device: torch.device, for_what: str, hint: str = "") -> UsageError:
+    """The error of a device whose memory cannot hold `for_what`; `hint` is what to try first."""
+    elsewhere = "" if device.type == "cpu" else "compute elsewhere: --device cpu"
+    ways = [hint, "close what else uses it", elsewhere]
+    return UsageError(
+        f"{for_what} needs more memory than {device} has free", "; or ".join(filter(None, ways))
+    )
+
+
 def has_bf16(device: torch.device) -> bool:
     """True where bf16 products run in hardware: then they are used in training."""
     if device.type == "cuda":

@@ -14,7 +14,7 @@ import PIL
 import torch
 from torch import Tensor, nn
 
-from tagger.errors import UsageError
+from tagger.device import no_room
 from tagger.feature_cache import FeatureCache
 from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
 from tagger.inference import pictures_at_once
@@ -132,10 +132,7 @@ class Encoder:
                 return as_arrays(_joined([self._answer(piece) for piece in pieces]))
             except torch.OutOfMemoryError as error:
                 if size == 1:
-                    raise UsageError(
-                        f"one product needs more memory than {self.bundle.device} has free",
-                        "close what else uses it, or compute elsewhere: --device cpu",
-                    ) from error
+                    raise no_room(self.bundle.device, "one product") from error
             # Outside of the except clause, whose error still holds the tensors.
             self._most = size // 2
             torch.cuda.empty_cache()

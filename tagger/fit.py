@@ -175,6 +175,11 @@ def train_epoch(
         if loss.requires_grad:  # not where no product of the batch has a label
             (loss / min(training.accumulate, learner.num_batches - group)).backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
+        if not np.isfinite(losses[-1]):
+            raise TrainingError(
+                f"the loss is {losses[-1]} in epoch {epoch + 1}",
+                "try a lower --lr, with another --out",
+            )
         if (number + 1) % training.accumulate == 0 or number + 1 == learner.num_batches:
             step = epoch * learner.steps_per_epoch + number // training.accumulate
             set_rates(optimizers, schedule(step, total_steps, training.warmup))
@@ -186,10 +191,7 @@ def train_epoch(
                 average.update(step)
         recent = losses[-50:]
         progress(epoch * learner.num_batches + number + 1, total_batches, sum(recent) / len(recent))
-    mean_loss = sum(losses) / len(losses)
-    if not np.isfinite(mean_loss):
-        raise TrainingError(f"the loss is {mean_loss} in epoch {epoch + 1}", "try a lower --lr")
-    return mean_loss
+    return sum(losses) / len(losses)
 
 
 def multitask_loss(

@@ -46,7 +46,9 @@ def read_mapping(path: Path, nodes: Sequence[str], separator: str) -> tuple[str 
         )
     inner = {names[:end] for names in wanted for end in range(1, len(names))}
     if missing - inner:
-        raise _unmapped(path, [names for names in wanted if names in missing], separator)
+        in_part = {names[:end] for names in found if found[names] for end in range(1, len(names))}
+        blank = [names for names in wanted if names in missing - in_part]
+        raise _unmapped(path, blank, separator)
     below: dict[Names, list[Names]] = {names: [] for names in missing}
     for names in sorted(found, key=len, reverse=True):
         target = common_path(below[names]) if names in below else found[names]
@@ -83,7 +85,9 @@ def _check(text: str, place: str, separator: str) -> None:
             f"{place}: an empty cell or name: {text!r}", "write the path, or remove the line"
         )
     if not is_plain(text):
-        raise TaxonomyError(f"{place}: control characters in {text!r}", "remove them")
+        raise TaxonomyError(
+            f"{place}: control characters, or what was not UTF-8, in {text!r}", "write it anew"
+        )
 
 
 def _nearest(names: Names, targets: dict[Names, Names]) -> Names | None:

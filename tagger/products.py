@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -139,7 +140,7 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
         CatalogError: a level that holds the separator.
     """
     levels = [
-        [name and valid_text(name) for name in strings(table, column, path)]
+        [name and label_of(name) for name in strings(table, column, path)]
         for column in columns.of(task)
     ]
     if len(levels) == 1:
@@ -160,6 +161,12 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
                 )
     rows = (takewhile(lambda name: name is not None, row) for row in zip(*levels, strict=True))
     return [columns.separator.join(map(str, names)) or None for names in rows]
+
+
+def label_of(text: str) -> str:
+    """`text` in composed characters (NFC) and without space around it, so that one label is not
+    two."""
+    return unicodedata.normalize("NFC", valid_text(text)).strip()
 
 
 def resolve(

@@ -5,27 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+# Han and kana are written without spaces: there each character is a word of its own.
+_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Vowel signs and accents are no letters to `re`: combining ones, of the Indic scripts, of Thai.
+_SIGNS = "\u0300-\u036f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
+_WORD = re.compile(rf"[{_ALONE}]|(?:[^\W_{_ALONE}]|[{_SIGNS}])+")
 _TOO_COMMON = frozenset({"and", "of", "the", "in", "off", "up", "set", "with"})
 # Endings under which catalogs write the same label: Printed / Print, Stripes / Striped.
 _ENDINGS = ("", "s", "es", "d", "ed", "ing")
 
 
 def words_of(text: str) -> list[str]:
-    """The lower-cased words of `text` in order: runs of letters and digits."""
+    """The lower-cased words of `text` in order: runs of letters and digits, or one character where
+    words are not parted."""
     return _WORD.findall(text.lower())
 
 
 def giveaways(labels: Iterable[str]) -> frozenset[str]:
     """All spellings of the words that make up `labels`: the label's word, its stem, its endings.
 
+    A common word beside others, such as `off` in `Off White`, is none of them.
+
     >>> sorted(giveaways(["Striped"]))[:3]
     ['strip', 'stripe', 'striped']
     """
     found: set[str] = set()
     for label in labels:
-        for word in words_of(label):
-            if word in _TOO_COMMON or not word.isalpha():
+        words = words_of(label)
+        for word in words:
+            if word in _TOO_COMMON and len(words) > 1:
+                continue
+            found.add(word)
+            if not word.isalpha():
                 continue
             stems = {word} | {word[: -len(end)] for end in _ENDINGS[1:] if word.endswith(end)}
             long_stems = {stem for stem in stems if len(stem) >= 3}

@@ -67,6 +67,8 @@ def _groups(
 
     def root(key: str) -> str:
         while parents.setdefault(key, key) != key:
+            # Halving the way, or long chains would be climbed again for every product.
+            parents[key] = parents[parents[key]]
             key = parents[key]
         return key
 
@@ -93,7 +95,13 @@ def _taken_apart(keys: Sequence[str], largest: int) -> list[str]:
 
 
 def _words(title: str | None, ignored: frozenset[str]) -> str:
-    return " ".join(sorted({w for w in words_of(title or "") if w.isalpha() and w not in ignored}))
+    return " ".join(
+        sorted({w for w in words_of(title or "") if w not in ignored and not _has_digit(w)})
+    )
+
+
+def _has_digit(word: str) -> bool:
+    return any(character.isdigit() for character in word)
 
 
 def _digest(image: bytes) -> str:

@@ -203,4 +203,9 @@ def parse_names(text: str) -> list[str]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(f"--tasks names {twice[0]!r} twice", "name each task once")
+    if taken := [name for name in names if name in ("image", "title")]:
+        raise UsageError(
+            f"a task {taken[0]!r} would put out {taken[0]}_status, and that is a column already",
+            f"give it another name: --tasks {taken[0]}_kind={taken[0]}",
+        )
     return names

@@ -128,8 +128,8 @@ class Taxonomy:
             )
         return TaxonomyError(
             f"{place}: {label!r} is no node of {self.source}",
-            "write the path, the id or the unique name of a node."
-            + closest_node(label, self.nodes, separator),
+            "write the path, the id or the unique name of a node (--taxonomy is for the first of "
+            "--tasks)." + closest_node(label, self.nodes, separator),
         )
 
 
@@ -164,7 +164,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
     suffix = path.suffix.lower()
     if not text.strip():
         raise TaxonomyError(f"{path} is empty", FORMATS)
-    if text.startswith(HEADERS) or _ID.match(text):
+    if text.lstrip().startswith(HEADERS) or _ID.match(text.lstrip()):
         entries = list(_text_entries(path, text))
     elif suffix == ".json" or text.lstrip().startswith("{"):
         entries = list(_json_entries(path, text))
@@ -354,8 +354,10 @@ def _check(path: Path, entry: _Entry) -> None:
     if not entry.key or not entry.name:
         raise TaxonomyError(f"{place}: an empty name", "write the name, or remove the node")
     for text in (entry.id or "", entry.name):
-        if not text.isprintable() and not is_plain(text):
-            raise TaxonomyError(f"{place}: control characters in {text!r}", "remove them")
+        if not is_plain(text):
+            raise TaxonomyError(
+                f"{place}: control characters, or what was not UTF-8, in {text!r}", "write it anew"
+            )
     if SEPARATOR in f" {entry.name} ":
         raise TaxonomyError(
             f"{place}: the name {entry.name!r} holds {SEPARATOR!r}, which parts names",

@@ -22,7 +22,7 @@ from tagger.checkpoint import Epoch
 from tagger.config import DEFAULT_DEFINITION, Config, Training, read_config
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition, with_system
-from tagger.device import choose_device
+from tagger.device import choose_device, no_room
 from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError, UsageError
 from tagger.fast_vit import write_out_attention
@@ -130,7 +130,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
 def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     source, definition = find_definition(options.model, options.pretrained)
     definition = with_system(definition, options.system)
-    training = override(definition.training, options)
+    training = override(definition.training, options, source)
     device = choose_device(options.device)
     check_weights(options, training, definition, source)
     earlier = [path for path in (source, trained_directory(options.pretrained)) if path is not None]
@@ -153,7 +153,7 @@ def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         ]
         learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
-        with frozen_towers(learner, options.out):
+        with frozen_towers(learner, options.out), enough_memory(learner):
             history, best = fit(
                 learner,
                 data.validation,
@@ -183,9 +183,15 @@ def check_weights(
     model to start from.
 
     Raises:
-        UsageError: they are to be frozen and know nothing, or see `check_needs_no_training`.
+        UsageError: they are to be frozen and know nothing, a batch is too small to learn from, or
+            see `check_needs_no_training`.
     """
-    trained = source is not None and (source / bundle.WEIGHTS).is_file()
+    trained = is_trained(source)
+    if training.batch_size < 2 and training.epochs and SYSTEMS[definition.fusion.system].zero_shot:
+        raise UsageError(
+            "a batch of one product has no other title to tell its own from",
+            "take --batch-size 2 at least, better 128",
+        )
     if training.freeze_towers and options.pretrained is None and not trained:
         raise UsageError(
             f"--freeze-towers: the towers of {options.model} know nothing yet",
@@ -193,6 +199,11 @@ def check_weights(
         )
     if training.epochs == 0:
         check_needs_no_training(options, definition, source if trained else None)
+
+
+def is_trained(source: Path | None) -> bool:
+    """Whether `source`, the directory that a definition came from, has weights."""
+    return source is not None and (source / bundle.WEIGHTS).is_file()
 
 
 def check_needs_no_training(
@@ -246,6 +257,19 @@ def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
             model.frozen = None
 
 
+@contextmanager
+def enough_memory(learner: Learner) -> Iterator[None]:
+    """Raises:
+    UsageError: the device has no memory left for a step.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        size = learner.training.batch_size
+        half = f"--batch-size {size // 2}, with another --out" if size > 1 else ""
+        raise no_room(learner.device, f"a step of {size:,} products", half) from error
+
+
 def write_what_it_saw(
     options: TrainOptions,
     training: Training,
@@ -263,8 +287,8 @@ def write_what_it_saw(
     write_trained_on(options.out, learned_from, data.validation, earlier)
 
 
-def override(training: Training, options: TrainOptions) -> Training:
-    """The recipe with the values that the command line names.
+def override(training: Training, options: TrainOptions, source: Path | None) -> Training:
+    """The recipe of `source` with the values that the command line names.
 
     `--lr` is the rate of the new layers; the other rates keep their ratio to it.
     """
@@ -273,8 +297,9 @@ def override(training: Training, options: TrainOptions) -> Training:
         for name in ("epochs", "batch_size", "seed")
         if (value := getattr(options, name)) is not None
     }
-    # Said anew each time: who goes on from a model with frozen towers may want them trained.
-    changes["freeze_towers"] = options.freeze_towers
+    # Who goes on from a model that had its towers frozen may want them trained.
+    recipe = training.freeze_towers and not is_trained(source)
+    changes["freeze_towers"] = options.freeze_towers or recipe
     if options.lr is not None:
         ratio = options.lr / training.lr if training.lr else 1.0
         changes |= {

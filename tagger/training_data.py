@@ -17,14 +17,14 @@ from tagger.scrub import giveaways
 from tagger.split import LEARNED, validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
 from tagger.taxonomy import Taxonomy
-from tagger.trained_on import past_of
+from tagger.trained_on import keys_of, past_of
 
 
 @dataclass(frozen=True)
 class Data:
     """Products to learn from and to validate on, the tasks learned from them, which of them apply
-    to what, and the labels that were left out; and how many of the products to validate on a model
-    that the run starts from has learned from already."""
+    to what, and the labels that were left out; and how many of the products to validate on are
+    among those to learn from, or a model that the run starts from has learned from them."""
 
     train: Products
     validation: Products
@@ -78,7 +78,8 @@ def read_data(
     applicability = learn_applicability(
         found, train_part.labels, train_part.titles, stated_applicability(found, tree)
     )
-    num_known = int((past_of(kept_back, earlier) == LEARNED).sum())
+    known = np.isin(keys_of(kept_back), keys_of(train_part))
+    num_known = int((known | (past_of(kept_back, earlier) == LEARNED)).sum())
     return Data(train_part, kept_back, found, rare, applicability, num_known)
 
 
@@ -100,8 +101,8 @@ def _learn_tasks(
     for task, left_out in learned:
         if len(task.labels) < 2:
             raise TrainingError(
-                f"task {task.name!r}: {len(task.labels)} of its labels have at least "
-                f"{min_support} products, two are needed; too rare: {listing(list(left_out), 5)}",
+                f"task {task.name!r}: {len(task.labels)} of its labels have at least {min_support} "
+                f"products to learn from, two are needed; left out: {listing(list(left_out), 5)}",
                 "use more labelled products, or leave the task out",
             )
     return learned

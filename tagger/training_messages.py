@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tagger.checkpoint import Epoch, mean
 from tagger.console import Bar, console, percent, say, say_bad, table
 from tagger.errors import listing
+from tagger.tasks import is_plain
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,8 @@ class TrainMonitor:
         )
         if data.num_known:
             say(
-                f"{data.num_known:,} of the products to validate on are known to the model that "
-                "training starts from, which flatters every accuracy"
+                f"{data.num_known:,} of the products to validate on are learned from as well, here "
+                "or by the model that training starts from, which flatters every accuracy"
             )
         for task in data.tasks:
             count = sum(label is not None for label in data.train.labels[task.name])
@@ -43,6 +44,8 @@ class TrainMonitor:
         trees = [task.name for task in data.tasks if task.is_tree]
         for name, labels in data.left_out.items():
             fate = "too rare"
+            if not all(map(is_plain, labels)):
+                fate += ", or with control characters or what was not UTF-8"
             if name in trees:
                 fate += (
                     ", alone under a node with more of others, or no path; they count as the node "

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagger.device import training_precision
+from tagger.device import no_room, training_precision
 from tagger.modalities import View
 from tagger.network import Network, Output
 from tagger.network import Sequence as Sequence_
@@ -70,26 +70,55 @@ def predict_views(
     """Row numbers and outputs per view, batch by batch.
 
     For each task, the view "scrubbed" takes its `words` out of the titles; it answers only tasks
-    that have some.
+    that have some. Batches that do not fit into the memory of the device are halved.
+
+    Raises:
+        UsageError: one product alone does not fit.
     """
     model.eval()
-    for start in range(0, len(products), BATCH_SIZE):
-        rows = list(range(start, min(start + BATCH_SIZE, len(products))))
-        batch = products.take(rows)
-        image = model.encode_image(
-            *_to(device, collate_images(pixels.get(rows), model.config.preprocess))
-        )
-        fixed = model.text_tower.fixed_length
-        text = model.encode_text(*_to(device, collate_titles(batch.titles, tokenizer, fixed)))
-        outputs: dict[View, Output] = {}
-        for view in views:
-            if view == "scrubbed":
-                outputs[view] = _scrubbed(model, tokenizer, image, batch.titles, words or {})
-            else:
-                outputs[view] = model.fuse(
-                    image if view != "title" else None, text if view != "image" else None
-                )
-        yield rows, outputs
+    start, size = 0, BATCH_SIZE
+    while start < len(products):
+        rows = list(range(start, min(start + size, len(products))))
+        try:
+            outputs = _outputs(model, tokenizer, products, pixels, device, views, words or {}, rows)
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise no_room(device, "one product") from error
+        else:
+            yield rows, outputs
+            start += size
+            continue
+        # Outside of the except clause, whose error still holds the tensors.
+        size //= 2
+        torch.cuda.empty_cache()
+
+
+def _outputs(
+    model: Network,
+    tokenizer: Tokenizer,
+    products: Products,
+    pixels: PixelCache,
+    device: torch.device,
+    views: Sequence[View],
+    words: Mapping[str, frozenset[str]],
+    rows: Sequence[int],
+) -> dict[View, Output]:
+    """The outputs of one batch, `rows` of the products, per view."""
+    batch = products.take(rows)
+    image = model.encode_image(
+        *_to(device, collate_images(pixels.get(rows), model.config.preprocess))
+    )
+    fixed = model.text_tower.fixed_length
+    text = model.encode_text(*_to(device, collate_titles(batch.titles, tokenizer, fixed)))
+    outputs: dict[View, Output] = {}
+    for view in views:
+        if view == "scrubbed":
+            outputs[view] = _scrubbed(model, tokenizer, image, batch.titles, words)
+        else:
+            outputs[view] = model.fuse(
+                image if view != "title" else None, text if view != "image" else None
+            )
+    return outputs
 
 
 def _scrubbed(

@@ -254,13 +254,10 @@ def test_title_names_a_label_if_it_holds_all_its_words(title: str | None, named:
     assert names_label(SLEEVE, [title, "x", title]).tolist() == [named, False, named]
 
 
-def test_title_names_a_node_of_a_tree_by_the_words_of_its_whole_path() -> None:
-    assert names_label(KIND, ["boots", "boot shoe", "shirts of clothing", "a bag"]).tolist() == [
-        False,
-        True,
-        True,
-        True,
-    ]
+def test_title_names_a_node_of_a_tree_by_the_words_of_its_last_name() -> None:
+    pattern = Task("pattern", ("Graphic > Big Stripes", "Graphic > Dots", "Plain"), " > ")
+    titles = ["Big striped kurta", "a dot", "graphic tee", "striped kurta", "kurta"]
+    assert names_label(pattern, titles).tolist() == [True, True, True, False, False]
 
 
 def test_labels_without_words_are_named_by_no_title() -> None:

@@ -318,3 +318,18 @@ def test_labels_that_are_not_utf8_are_not_learned(tmp_path: Path) -> None:
     task, left_out = learn_task("color", read, 8)
     assert task.labels == ("Blue",)
     assert len(left_out) == 2
+
+
+def test_numbers_that_are_none_are_missing() -> None:
+    batch = pa.record_batch({"size": pa.array([42.0, float("nan"), None, -0.5])})
+    assert strings(batch, "size", Path("x")) == ["42", None, None, "-0.5"]
+
+
+def test_space_around_a_label_and_the_form_of_its_letters_make_no_other_label(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "catalog.parquet"
+    spellings = ["Gr\u00fcn", "Gru\u0308n", " Gr\u00fcn\t", "Blue", "Blue "]
+    pq.write_table(pa.table({"title": ["a"] * 5, "color": spellings}), path)
+    read = read_products(path, Columns(), ["color"]).labels["color"]
+    assert read == ["Gr\u00fcn"] * 3 + ["Blue"] * 2

@@ -14,6 +14,7 @@ from torch import nn
 
 import tagger
 from tagger import bundle, inference
+from tagger.answers import collect_answers
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog
 from tagger.columns import Labelling
@@ -23,6 +24,7 @@ from tagger.encoder import Encoder
 from tagger.errors import UsageError
 from tagger.inference import speed_up
 from tagger.predict import HELD_BATCHES, READ_AHEAD, label_batches
+from tagger.products import ProductSource
 from tagger.runtime import TITLE_STEP, BatchAnswers, Inputs, round_up
 
 from .conftest import (
@@ -282,3 +284,23 @@ def test_rows_of_every_kind_come_out_as_without_a_memory(
     other = labelled(Encoder(tiny, max_bytes=0), path)
     for name in ("image_status", "title_status", "color_label", "color_status", "input_hash"):
         assert one[name].equals(other[name])
+
+
+def test_views_are_answered_in_batches_that_fit(
+    model_dir: Path, tmp_path: Path, make_catalog: MakeCatalog
+) -> None:
+    catalog = make_catalog(mixed_rows(tmp_path, 40))
+    names = [task.name for task in TASKS]
+    products = ProductSource(catalog).read()
+    want = collect_answers(bundle.load(model_dir), products, tmp_path, names)
+    small, device = bundle.load(model_dir), SmallDevice(12)
+    small.model.image_tower.register_forward_pre_hook(device)
+    got = collect_answers(small, products, tmp_path, names)
+    assert max(device.sizes) > 12
+    for name in names:
+        close = {"atol": 1e-5, "rtol": 1e-5}
+        np.testing.assert_allclose(got.logits[name], want.logits[name], **close)
+    none = bundle.load(model_dir)
+    none.model.image_tower.register_forward_pre_hook(SmallDevice(0))
+    with pytest.raises(UsageError, match="one product needs more memory"):
+        collect_answers(none, products, tmp_path, names)

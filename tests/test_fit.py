@@ -12,6 +12,7 @@ from tagger.network import Output, Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
 from tagger.tasks import UNLABELED
+from tagger.titles import title_status
 from tests.test_model import make_inputs, make_model
 
 RECIPE = Training(label_smoothing=0.0)
@@ -187,6 +188,26 @@ def test_words_of_labels_are_never_replaced_by_invented_ones() -> None:
     assert set(third) == {"Men's"}
     assert len(set(first)) > 1
     assert len(set(last)) > 1
+
+
+def test_words_of_labels_are_not_invented_either() -> None:
+    # Halves of "Blot" and "Crue" make a label, those of "Tempo" and "Blue" would, too.
+    titles: list[str | None] = ["Blot Crue Tempo Blue"] * 200
+    recipe = Training(word_dropout=0.0, scrub=0.0, invented_words=0.9)
+    changed = augment_titles(
+        titles, [giveaways(["Blue", "Red"])], recipe, torch.Generator().manual_seed(0)
+    )
+    words = [words_of(title) for title in changed if title]
+    assert {tuple(w)[:3] for w in words} != {("blot", "crue", "tempo")}
+    assert all(w.count("blue") == 1 and w[3] == "blue" for w in words)
+
+
+def test_titles_that_cannot_be_read_do_not_spoil_others() -> None:
+    titles: list[str | None] = ["Acme Polo", "caf\udce9 \udce9t\udce9"] * 100
+    recipe = Training(word_dropout=0.0, scrub=0.0, invented_words=0.9)
+    changed = augment_titles(titles, [], recipe, torch.Generator().manual_seed(0))
+    assert all(title_status(title) == "ok" for title in changed[::2])
+    assert len(set(changed[::2])) > 1
 
 
 def test_frozen_towers_see_titles_as_they_are_and_blank_ones_stay_blank() -> None:

@@ -149,3 +149,7 @@ def test_nodes_without_a_target_are_named_from_the_top(tmp_path: Path) -> None:
         "no line for 'Shoes > Sandals', nor",
     )
     assert "Boots" not in below.message
+    # A node has what those below it have in common: only the leaf without a line is missing.
+    deep = ("Shoes > Boots > Rain", "Shoes > Boots > Snow", "Shoes > Sandals", "Shoes")
+    lines = "from,to\nShoes > Boots > Rain,R\nShoes > Sandals,S\n"
+    refused(write(tmp_path, lines), deep, "no line for 'Shoes > Boots > Snow', nor")

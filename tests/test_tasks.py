@@ -84,7 +84,8 @@ def test_task_names_are_split_at_commas(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "no task"), (" , ", "no task"), ("a,b,a", "'a'")]
+    ("text", "message"),
+    [("", "no task"), (" , ", "no task"), ("a,b,a", "'a'"), ("a,image", "image_status")],
 )
 def test_no_name_or_one_name_twice_is_a_usage_error(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:

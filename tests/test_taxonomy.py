@@ -403,6 +403,7 @@ def test_like_names_in_a_csv_of_names_are_told_to_take_ids(tmp_path: Path) -> No
         ([category("aa", "A", "bb"), category("bb", "B", "aa")], ["aa'", "a cycle"]),
         ([category("aa", " ", None)], ["aa'", "empty name"]),
         ([category("aa", "A\u0007", None)], ["aa'", "control characters"]),
+        ([category("aa", "A\ufffd", None)], ["aa'", "not UTF-8"]),
         ([category("aa", "A", None) | {"name": "A > B"}], ["aa'", "'A > B'", "' > '"]),
         ([category("aa", "A", None) | {"name": 1}], ["$.verticals[0].categories[0].name"]),
         ([{"id": "aa", "name": "A"}], ["parent_id"]),

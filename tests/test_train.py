@@ -37,6 +37,7 @@ from tagger.lock import Lock
 from tagger.model import CMAClip
 from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
+from tagger.towers import TokenTextTower
 from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
 
@@ -305,12 +306,22 @@ def test_fine_tuning_validates_on_products_that_its_parent_has_not_learned(
     assert data.num_known == 0
     assert data.train.labels["color"].count("Mauve") > 30
     # Those that it must validate on are counted, and said.
-    given = replace(child, validation=catalog, out=tmp_path / "given")
+    new = pd.concat([fresh.head(40), fresh.head(20).assign(color="Taupe")])
+    new.to_parquet(catalog.parent / "new.parquet")
+    given = replace(child, catalog=catalog.parent / "new.parquet", validation=catalog)
+    given = replace(given, out=tmp_path / "given")
     num_known = run(given).data.num_known
     assert num_known == len(parent.data.train)
-    assert f"of which the model that it started from knew {num_known:,}" in (
-        given.out / "README.md"
-    ).read_text(encoding="utf-8")
+    card = (given.out / "README.md").read_text(encoding="utf-8")
+    assert f"of which it learned from {num_known:,} as well" in card
+
+
+def test_products_to_validate_on_that_are_learned_from_are_counted(
+    options: TrainOptions, catalog: Path
+) -> None:
+    some = catalog.parent / "some.parquet"
+    pd.read_parquet(catalog).head(30).to_parquet(some)
+    assert run(replace(options, epochs=1, validation=some)).data.num_known == 30
 
 
 def test_without_a_label_to_validate_by_nothing_is_trained(
@@ -583,3 +594,57 @@ def test_towers_that_know_nothing_are_not_frozen(options: TrainOptions) -> None:
     with pytest.raises(UsageError, match="know nothing yet"):
         run(replace(options, freeze_towers=True))
     assert not (options.out / "config.json").exists()
+
+
+def test_a_kill_while_the_checkpoint_of_a_finished_run_is_deleted_leaves_a_model(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, **_: object) -> None:
+        if path.name.startswith("checkpoint-"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tagger.checkpoint.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(options, epochs=1))
+    assert list(options.out.glob("checkpoint-*"))
+    assert load(options.out).config.tasks
+    with pytest.raises(OutputError, match="holds a trained model already"):
+        run(replace(options, resume=True))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_once(options: TrainOptions) -> None:
+    steps: list[int] = []
+
+    class Watched(Silent):
+        def step(self, step: int, total: int, loss: float) -> None:
+            steps.append(step)
+
+    with pytest.raises(TrainingError, match="in epoch 1") as caught:
+        run(replace(options, lr=1e30), Watched())
+    assert len(steps) < 5
+    assert "--lr" in caught.value.hint
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_step_that_does_not_fit_says_what_to_try(
+    options: TrainOptions, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TokenTextTower, "forward", full)
+    with pytest.raises(UsageError, match=f"a step of {batch_size} products needs more") as caught:
+        run(replace(options, batch_size=batch_size))
+    assert ("--batch-size 8," in caught.value.hint) == (batch_size == 16)
+
+
+def test_definition_may_say_that_towers_stay_frozen(
+    options: TrainOptions, definition: Path, tmp_path: Path
+) -> None:
+    frozen = tmp_path / "frozen" / "config.json"
+    frozen.parent.mkdir()
+    config = read_config(definition / "config.json")
+    recipe = msgspec.structs.replace(config.training, freeze_towers=True)
+    write_config(msgspec.structs.replace(config, training=recipe), frozen)
+    with pytest.raises(UsageError, match="know nothing yet"):
+        run(replace(options, model=str(frozen.parent)))

@@ -281,6 +281,15 @@ def test_training_reads_no_label(tmp_path: Path, make_catalog: MakeCatalog) -> N
         torch.testing.assert_close(tensor, states[1][name], rtol=0, atol=0, msg=name)
 
 
+def test_one_product_at_a_time_teaches_nothing_and_is_refused(
+    tmp_path: Path, make_catalog: MakeCatalog
+) -> None:
+    catalog = make_catalog(labelled_rows(tmp_path))  # type: ignore[arg-type]
+    options = TrainOptions(catalog, ["color"], tmp_path / "out", "clip-zero-shot-small")
+    with pytest.raises(UsageError, match="a batch of one product"):
+        train(replace(options, batch_size=1), Silent())
+
+
 def test_pictures_find_their_own_titles_once_learned() -> None:
     torch.manual_seed(0)
     network = make_network([Task("color", LABELS)]).train()
