@@ -129,7 +129,11 @@ def main(folder):
         probabilities = outputs[f"{task['name']}_probabilities"]
         labels = [task["labels"][i] for i in probabilities.argmax(1)]
         print(f"{task['name']}: {', '.join(labels)}")
-    worst = max(float(np.abs(outputs[name] - golden[name]).max()) for name in names)
+    worst = 0.0
+    for name in names:
+        both = np.isnan(outputs[name]) & np.isnan(golden[name])  # weights that it cannot tell
+        # Not max(), which passes over NaN on one side alone.
+        worst = np.maximum(worst, np.abs(outputs[name] - golden[name])[~both].max(initial=0.0))
     print(f"outputs: largest difference {worst:.1e}")
     return worst <= export["limits"]["difference"]
 

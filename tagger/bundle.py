@@ -60,7 +60,9 @@ class Bundle(Model):
 
     @property
     def computed_in(self) -> str:
-        return str(self.model.image_dtype).removeprefix("torch.")
+        towers = (self.model.image_tower, self.model.text_tower)
+        half = any(p.dtype == torch.bfloat16 for tower in towers for p in tower.parameters())
+        return "bfloat16" if half else str(self.model.image_dtype).removeprefix("torch.")
 
     @property
     def versions(self) -> dict[str, str]:

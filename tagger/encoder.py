@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -237,17 +238,21 @@ class Encoder:
 def image_context(bundle: Bundle) -> bytes:
     """Digest of all that decides what the image tower says of a picture file, but for the file."""
     preprocess = msgspec.json.encode(bundle.config.preprocess)
-    return _context(bundle.model.image_tower, preprocess, PIL.__version__.encode())
+    return _context(bundle, bundle.model.image_tower, preprocess, PIL.__version__.encode())
 
 
 def text_context(bundle: Bundle) -> bytes:
     """Digest of all that decides what the text tower says of token ids, but for the ids."""
-    return _context(bundle.model.text_tower, bundle.model.read_text.__qualname__.encode())
+    reading = bundle.model.read_text.__qualname__.encode()
+    return _context(bundle, bundle.model.text_tower, reading)
 
 
-def _context(tower: nn.Module, *others: bytes) -> bytes:
+def _context(bundle: Bundle, tower: nn.Module, *others: bytes) -> bytes:
+    # Weights do not tell how they are used: one architecture has GELU where another has QuickGELU.
+    others += (msgspec.json.encode(bundle.config.architecture),)
+    packages = [f"{name} {version(name)}" for name in ("open_clip_torch", "timm")]
     kernels = torch.backends.cpu.get_cpu_capability()
-    versions = "\n".join((__version__, torch.__version__, kernels))
+    versions = "\n".join((__version__, torch.__version__, kernels, *packages))
     with ThreadPoolExecutor(NUM_THREADS) as pool:  # hashing releases the GIL
         weights = list(pool.map(_tensor_digest, tower.state_dict().values()))
     names = "\n".join(tower.state_dict())

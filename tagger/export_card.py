@@ -29,6 +29,8 @@ def write_export_card(bundle: Bundle, manifest: Manifest) -> str:
     head, body = split_card(bundle.path / CARD)
     tasks = ", ".join(task.name for task in bundle.config.tasks)
     largest = max(a.confidence_difference for a in manifest.agreement)
+    title = manifest.title
+    lengths = "" if title.fixed_length else f" and `length` one from 1 to {title.context_length}"
     return f"""---
 license: {license_of(head)}
 library_name: tagger
@@ -54,7 +56,7 @@ source before it was written: probabilities differ by {largest:.1e} at most.
 
 ## Inputs
 
-`batch` and `length` may be any number, and differ from call to call.
+`batch` may be any number{lengths}, in each call another.
 
 {_tensors(manifest.inputs)}
 
@@ -90,7 +92,7 @@ output by name, for {manifest.agreement[0].num_products} rendered products. Of p
 one is not there.
 
 1. Feed the stored inputs: the outputs must differ by no more than \
-{manifest.limits.difference:g} from the stored ones.
+{manifest.limits.difference:g} from the stored ones, and be NaN where these are.
 2. Make the inputs yourself from `image_file.i` and `title.i`: ids and masks must be equal.
 
 ## The source model

@@ -197,6 +197,7 @@ def output_specs(config: Config) -> tuple[TensorSpec, ...]:
         shape=("batch", len(config.tasks), 2),
         meaning="how much the picture and the title weighed, 0..1; tasks in the order of "
         "config.json; each pair sums to 1, an absent modality weighs exactly 0; (0, 0) for a "
-        "product with neither, whose probabilities say nothing",
+        "product with neither, whose probabilities say nothing; NaN twice where the model cannot "
+        "tell",
     )
     return (*probabilities, weights)

@@ -25,6 +25,8 @@ def speed_up(model: Network, fp32: bool) -> None:
     modality-wise attention and heads, or confidences would come in steps of 0.004. With `fp32` all
     stays so.
 
+    Convolutions in float32 are in float32 on a GPU, too, and not in TF32, which has 10 bits.
+
     With open_clip's towers on a CPU the whole process keeps freed memory (`keep_freed_memory`):
     maps of 20 MB come and go in every layer there. Those of other towers are smaller, or split.
     """
@@ -43,6 +45,8 @@ def speed_up(model: Network, fp32: bool) -> None:
         fold_normalisation(model)
         if isinstance(model.image_tower, OpenClipImageTower):
             keep_freed_memory()
+    else:
+        torch.backends.cudnn.allow_tf32 = False
     if fp32 or not has_bf16(device):
         return
     parts: list[nn.Module] = []

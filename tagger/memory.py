@@ -40,14 +40,19 @@ class Remembered:
 
     def put(self, keys: Sequence[bytes], features: Features) -> Mapping[bytes, Features]:
         """Remember each row of `features` by its key; returns them so."""
-        rows = {
-            key: Features(features.pooled[row], features.tokens[row])
-            for row, key in enumerate(keys)
-        }
+        rows = _by_key(keys, features)
         self._memory.put(rows, features)
         if self._cache is not None:
-            self._cache.put({self._context + key: value for key, value in rows.items()})
+            # From a GPU as a whole: row by row, it would be waited for as many times.
+            stored = Features(features.pooled.cpu(), features.tokens.cpu())
+            self._cache.put(_by_key([self._context + key for key in keys], stored))
         return rows
+
+
+def _by_key(keys: Sequence[bytes], features: Features) -> dict[bytes, Features]:
+    return {
+        key: Features(features.pooled[row], features.tokens[row]) for row, key in enumerate(keys)
+    }
 
 
 class Memory:

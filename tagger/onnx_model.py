@@ -309,8 +309,14 @@ def _open_session(graph: Path, device: str | None) -> Any:
     return session
 
 
-def providers(device: str | None, offered: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
+CUDA_OPTIONS: dict[str, int | str] = {"use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def providers(device: str | None, offered: Sequence[str]) -> list[tuple[str, dict[str, int | str]]]:
     """What computes, in order of preference, for a device named as torch names it.
+
+    A GPU is to compute in float32 where the graph says so, not in TF32, which has 10 bits; and to
+    choose its kernels by rule, not by trying them all for each size of a batch.
 
     Raises:
         UsageError: another kind of device, or one that ONNX Runtime does not offer.
@@ -320,7 +326,7 @@ def providers(device: str | None, offered: Sequence[str]) -> list[tuple[str, dic
         raise _no_such(str(device), offered)
     if named[1] == "cpu":
         return [(CPU, {})]
-    return [(CUDA, {"device_id": int(named[2] or 0)}), (CPU, {})]
+    return [(CUDA, {"device_id": int(named[2] or 0), **CUDA_OPTIONS}), (CPU, {})]
 
 
 def _no_such(device: str, offered: Sequence[str]) -> UsageError:

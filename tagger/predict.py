@@ -26,8 +26,8 @@ from tagger.titles import TitleStatus, title_status
 READ_ROWS = 64
 """Rows that are read, and whose pictures are decoded, at a time."""
 READ_AHEAD = 2
-"""Times READ_ROWS whose pictures are decoded while a GPU works on earlier ones. A model on the CPU
-leaves no core free for that: side by side, both take longer than one after the other."""
+"""Batches whose pictures are decoded while a GPU works on an earlier one. A model on the CPU leaves
+no core free for that: side by side, both take longer than one after the other."""
 STRIDE = 8
 """Rows between one that is prepared and the next."""
 HELD_BYTES, HELD_BATCHES = 256 << 20, 32
@@ -118,9 +118,12 @@ def label_batches(
     source = (batch for batch in batches if batch.num_rows)
     decoding: deque[_Rows] = deque()  # read
     unfinished: deque[_Rows] = deque()  # decoded, some products without an answer
-    waiting = _Waiting(answerer, how.batch_size or answerer.bundle.batch_size)
+    batch_size = how.batch_size or answerer.bundle.batch_size
+    waiting = _Waiting(answerer, batch_size)
     held = 0  # bytes of `unfinished`
-    ahead = 0 if answerer.bundle.device_type == "cpu" else READ_AHEAD
+    ahead = 0
+    if answerer.bundle.device_type != "cpu":
+        ahead = READ_AHEAD * -(-batch_size // READ_ROWS)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):

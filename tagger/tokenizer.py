@@ -86,11 +86,11 @@ class ClipPieces:
 
         self._bpe = SimpleTokenizer(context_length=context_length)
         self.context_length = context_length
+        # open_clip's own takes a second for a word of 2,000 letters, and forgets no word.
+        self._fast = ExportedPieces(self.to_fast(), context_length, self.pad_id, self.cleaning)
 
     def encode(self, titles: Sequence[str]) -> list[list[int]]:
-        sot, eot = self._bpe.sot_token_id, self._bpe.eot_token_id
-        room = self.context_length - 2
-        return [[sot, *self._bpe.encode(title)[:room], eot] for title in titles]
+        return self._fast.encode(titles)
 
     def save(self, directory: Path) -> None:
         """Nothing to write: the encoding is part of open_clip."""

@@ -176,6 +176,9 @@ class OpenClipImageTower(nn.Module):
             features = visual.trunk.forward_features(pixels)
             pooled = visual.head(visual.trunk.forward_head(features))
             if features.ndim == 4:
+                # Swin transformers put out (n, rows, columns, w), all others (n, w, rows, columns).
+                if getattr(visual.trunk, "output_fmt", "NCHW") == "NHWC":
+                    return pooled, features.flatten(1, 2)
                 return pooled, features.flatten(2).transpose(1, 2)
             return pooled, features[:, visual.trunk.num_prefix_tokens :]
         features = visual.stem(pixels)  # CLIP's modified ResNet

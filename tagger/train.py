@@ -171,6 +171,7 @@ def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     card = write_card(options.command, config, model, data, history, best, seconds, change)
     write_bytes(options.out / LEARNING_CURVE, draw_learning_curve(history, best))
     bundle.save(options.out, config, model, tokenizer, card)
+    model.to("cpu")  # what was saved is loaded next, and a GPU may have no room for both
     write_what_it_saw(options, training, data, earlier, device)
     checkpoint.remove(options.out)
     return TrainResult(data, history, best, dict(statuses), seconds, change)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -248,6 +249,19 @@ def test_new_heads_share_tower_outputs_and_new_towers_or_pictures_do_not(tmp_pat
     (tmp_path / "one" / "config.json").write_text(text.replace('"bicubic"', '"bilinear"'))
     assert read_config(tmp_path / "one" / "config.json") != one.config
     assert image_context(one) != image_context(bundle.load(tmp_path / "one"))
+
+
+def test_towers_that_use_equal_weights_otherwise_share_nothing(tmp_path: Path) -> None:
+    one, other = tiny_config(), tiny_config()
+    assert one.architecture.text is not None
+    text = msgspec.structs.replace(one.architecture.text, heads=one.architecture.text.heads // 2)
+    architecture = msgspec.structs.replace(other.architecture, text=text)
+    other = msgspec.structs.replace(other, architecture=architecture)
+    first = bundle.load(save_tiny(tmp_path / "one", one))
+    second = bundle.load(save_tiny(tmp_path / "other", other))
+    states = (model.model.text_tower.state_dict() for model in (first, second))
+    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+    assert text_context(first) != text_context(second)
 
 
 def test_encoder_without_a_cache_hashes_no_weights(tiny: Bundle) -> None:

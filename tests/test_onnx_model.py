@@ -31,7 +31,7 @@ from tagger.evaluate import evaluate_catalog
 from tagger.hashes import file_digest
 from tagger.job import Job, JobOptions
 from tagger.loading import load_model
-from tagger.onnx_model import CPU, CUDA, OnnxModel
+from tagger.onnx_model import CPU, CUDA, CUDA_OPTIONS, OnnxModel
 from tagger.products import ProductSource
 from tagger.run import run
 from tagger.runtime import Model
@@ -308,10 +308,10 @@ def test_an_export_is_no_model_to_train_from_or_to_export(onnx_dir: Path, tmp_pa
     ("device", "offered", "want"),
     [
         (None, [CPU], [(CPU, {})]),
-        (None, [CUDA, CPU], [(CUDA, {"device_id": 0}), (CPU, {})]),
+        (None, [CUDA, CPU], [(CUDA, {"device_id": 0, **CUDA_OPTIONS}), (CPU, {})]),
         ("cpu", [CUDA, CPU], [(CPU, {})]),
-        ("cuda", [CUDA, CPU], [(CUDA, {"device_id": 0}), (CPU, {})]),
-        ("cuda:1", [CUDA, CPU], [(CUDA, {"device_id": 1}), (CPU, {})]),
+        ("cuda", [CUDA, CPU], [(CUDA, {"device_id": 0, **CUDA_OPTIONS}), (CPU, {})]),
+        ("cuda:1", [CUDA, CPU], [(CUDA, {"device_id": 1, **CUDA_OPTIONS}), (CPU, {})]),
     ],
 )
 def test_a_gpu_computes_where_onnx_runtime_has_one_and_nobody_says_otherwise(

@@ -94,3 +94,19 @@ def test_plain_titles_need_no_cleaning(tokenizer: Tokenizer) -> None:
     fast = tokenizer.to_fast()
     for title in ["Red Shirt, size 42", "  WOMEN's   shoe\n", "red " * 50, *random_titles(20)]:
         assert fast.encode(title).ids == tokenizer.encode([title])[0]
+
+
+def test_ids_for_clip_are_those_of_open_clip_and_a_word_of_any_length_takes_no_time() -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    theirs, mine = SimpleTokenizer(context_length=20), ClipPieces(20)
+    titles = [
+        *random_titles(40),
+        "Caf\u00e9 &amp; Co. 50%",
+        "don't \U0001f45f",
+        "<end_of_text>",
+        "",
+    ]
+    for title, ids in zip(titles, mine.encode(titles), strict=True):
+        assert ids == [theirs.sot_token_id, *theirs.encode(title)[:18], theirs.eot_token_id]
+    assert len(mine.encode(["x" * 100_000])[0]) == 20

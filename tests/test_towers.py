@@ -8,13 +8,14 @@ from typing import Any
 import open_clip
 import pandas as pd
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 import tagger
 from tagger import bundle
-from tagger.config import Architecture, Config, Preprocess, TokenTower
+from tagger.config import Architecture, Config, Fusion, Preprocess, TokenTower
 from tagger.device import has_bf16
 from tagger.errors import ModelError, WeightsError
 from tagger.fast_vit import PatchEmbedding, narrow_products, write_out_attention
@@ -30,7 +31,7 @@ from tagger.towers import (
     open_clip_towers,
 )
 
-from .conftest import randomise, register_architectures, tiny_config
+from .conftest import TASKS, randomise, register_architectures, save_tiny, tiny_config
 
 TEXT = {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -394,3 +395,33 @@ def test_model_directory_on_open_clip_towers_loads_and_answers(tmp_path: Path) -
     assert fast["color_confidence"][:2].tolist() == pytest.approx(
         exact["color_confidence"][:2].tolist(), abs=0.05
     )
+
+
+def test_places_of_a_tower_that_puts_its_channels_last_are_places() -> None:
+    class Visual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = timm.models.SwinTransformer(
+                img_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2,
+                num_classes=0,
+            )  # fmt: skip
+            self.head = nn.Identity()
+
+    tower = OpenClipImageTower(Visual().eval(), 16, (32, 32))
+    assert (tower.num_tokens, tower.token_width) == (16, 16)
+    pooled, tokens = tower(torch.randn(2, 3, 32, 32))
+    torch.testing.assert_close(tokens.mean(1), pooled)
+
+
+def test_precision_is_that_of_the_tower_that_is_read(tmp_path: Path) -> None:
+    config = Config(
+        architecture=Architecture(open_clip="tiny-words"),
+        fusion=Fusion(system="title-only", width=16, heads=2, head_width=16),
+        preprocess=Preprocess(height=32, width=32),
+        tasks=TASKS,
+    )
+    save_tiny(tmp_path / "model", config)
+    assert bundle.load(tmp_path / "model").computed_in == "float32"
+    model = bundle.load(tmp_path / "model")
+    model.model.text_tower.to(torch.bfloat16)
+    assert model.computed_in == "bfloat16"
