@@ -111,8 +111,9 @@ def calibrate(
     if not any(threshold.promises for threshold in thresholds):
         raise CatalogError(
             f"{source.path} has too few labelled products for any promise, or the model is wrong "
-            f"too often: {int(new.sum()):,} products were tried; nothing was stored",
-            "label more products, a few hundred at least",
+            f"too often: {int(new.sum()):,} products were tried, {int((~new).sum()):,} it was "
+            "trained on were left out; nothing was stored",
+            "calibrate on a few hundred labelled products at least that it has not seen",
         )
     earlier = {} if bundle.calibration is None else bundle.calibration.tasks
     calibration = Calibration(

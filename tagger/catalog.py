@@ -298,9 +298,10 @@ def _parquet_parts(path: Path) -> list[Path]:
         return [path]
     if suffix == ".csv":
         return []
-    raise CatalogError(
-        f"{path}: a catalog ends in .parquet or .csv, not {suffix!r}", "convert or rename it"
-    )
+    hint = "convert or rename it"
+    if suffix in (".xlsx", ".xls", ".ods"):
+        hint = "save it as CSV in UTF-8, with commas, from the program that made it"
+    raise CatalogError(f"{path}: a catalog ends in .parquet or .csv, not {suffix!r}", hint)
 
 
 def _neighbours(path: Path) -> str:

@@ -292,7 +292,10 @@ def parse_precision(text: str | None, bundle: Model) -> float | None:
     except ValueError:
         value = math.nan
     if value is not None and not 0 < value < 1:
-        raise UsageError(f"--min-precision {text!r}", "for example --min-precision 0.95")
+        raise UsageError(
+            f"--min-precision {text!r} is no number between 0 and 1",
+            "for example --min-precision 0.95, or default: what the model was calibrated for",
+        )
     return value
 
 

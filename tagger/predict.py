@@ -18,9 +18,10 @@ from tagger.columns import Labelling, check_precision, refuse_overwriting, task_
 from tagger.errors import CatalogError, listing
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.previous import Previous, input_hash, picture_hash
-from tagger.products import image_sources, titles_of
+from tagger.products import image_sources, refuse_other_letters, titles_of
 from tagger.report import Stages
 from tagger.runtime import Answerer, Inputs, Model
+from tagger.tasks import parse_names
 from tagger.titles import TitleStatus, title_status
 
 READ_ROWS = 64
@@ -68,14 +69,19 @@ class Tagger:
         """`products` with the columns of the output added; index and order stay.
 
         Args:
+            tasks: names, or one text of them with commas as on the command line; None: all.
             min_precision: abstain where the calibration does not promise it, 0..1.
 
         Raises:
             ModelError: a task that the model does not know.
             CatalogError: neither picture nor title column, or a column that is there already.
         """
-        chosen = [self.bundle.task(name) for name in tasks or self.tasks]
-        given = [name for name in (columns.image, columns.title) if name in products.columns]
+        names = parse_names(tasks) if isinstance(tasks, str) else tasks
+        chosen = [self.bundle.task(name) for name in names or self.tasks]
+        there = list(map(str, products.columns))
+        for name in (columns.image, columns.title):
+            refuse_other_letters(there, name, "the DataFrame", "tagger.catalog.Columns for")
+        given = [name for name in (columns.image, columns.title) if name in there]
         if not given:
             raise CatalogError(
                 f"the DataFrame has neither column {columns.image!r} nor {columns.title!r}",
@@ -85,7 +91,7 @@ class Tagger:
             chosen, Path(image_root), columns, top_k, confined=True, precision=min_precision
         )
         check_precision(self.bundle, how)
-        refuse_overwriting(list(map(str, products.columns)), how.schema, "the DataFrame")
+        refuse_overwriting(there, how.schema, "the DataFrame")
         try:
             table = pa.Table.from_pandas(products[given], preserve_index=False)
         except pa.ArrowException as error:

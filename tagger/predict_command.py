@@ -208,11 +208,11 @@ def predict(
     used = [path for path in (catalog, options.out, incremental, map) if path is not None]
     check_outputs(used, [path for path in (review, report) if path is not None])
     if dry_run:
-        show_estimate(estimate(job), options.out)
+        show_estimate(estimate(job), options.out, job.how.root)
         return
     with Bar("products", sum(job.part_sizes.values())) as bar:
         result = run(job, bar.advance)
-    show_prediction(result, options.out)
+    show_prediction(result, options.out, job.how.root)
     if review is not None and result.finished:
         model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
         count = write_review(options.out, job.how, review, model_version)

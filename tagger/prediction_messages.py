@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from tagger.console import percent, say, say_bad
 
 if TYPE_CHECKING:
+    from tagger.report import Summary
     from tagger.run import Estimate, Result
 
 
-def show_prediction(result: Result, out: Path) -> None:
-    """How many rows, what was wrong with some, and where the result is."""
+def show_prediction(result: Result, out: Path, root: Path) -> None:
+    """How many rows, what was wrong with some, and where the result is; image paths start at
+    `root`."""
     summary = result.summary
-    say_bad("pictures", summary.image_status, summary.image_examples)
-    say_bad("titles", summary.title_status, summary.title_examples)
+    _show_bad(summary, root)
     for task, statuses in summary.task_status.items():
         line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
         if statuses["not_applicable"]:
@@ -41,12 +42,23 @@ def show_review(count: int, path: Path) -> None:
     say(f"{path}: {count:,} products to look at, those that teach most first")
 
 
-def show_estimate(estimate: Estimate, out: Path) -> None:
-    """What a dry run found, and what the whole run would take."""
+def show_estimate(estimate: Estimate, out: Path, root: Path) -> None:
+    """What a dry run found, and what the whole run would take; image paths start at `root`."""
     summary = estimate.sample
-    say_bad("pictures", summary.image_status, summary.image_examples)
-    say_bad("titles", summary.title_status, summary.title_examples)
+    _show_bad(summary, root)
     say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
     minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
     say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")
     say("dry run: nothing was written")
+
+
+def _show_bad(summary: Summary, root: Path) -> None:
+    """Pictures and titles that could not be used, and where pictures were looked for if none was
+    there."""
+    statuses = summary.image_status
+    say_bad("pictures", statuses, summary.image_examples)
+    say_bad("titles", summary.title_status, summary.title_examples)
+    lost = statuses["not_found"] + statuses["outside_root"]
+    if lost and lost == statuses.total() - statuses["missing"]:
+        more = ", or allow others with --allow-outside-root" if statuses["outside_root"] else ""
+        say(f"no picture was found: their paths start at {root}; name that with --image-root{more}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -224,24 +225,43 @@ def titles_of(
     return strings(rows, column, path) if there else [None] * rows.num_rows
 
 
+def refuse_other_letters(there: Sequence[str], name: str, where: str, option: str) -> None:
+    """Raises:
+    CatalogError: of the columns `there` none is called `name`, but one is in other letters.
+    """
+    alike = [other for other in there if other.strip().lower() == name.lower()]
+    if alike and name not in there:
+        raise CatalogError(
+            f"{where} has no column {name!r}, but {alike[0]!r}",
+            f"rename it, or add {option} {shlex.quote(alike[0])}",
+        )
+
+
 def input_columns(catalog: Catalog, columns: Columns) -> list[str]:
     """Which of the image and title column `catalog` has.
 
     Raises:
-        CatalogError: neither, or one that the user named is not there.
+        CatalogError: neither, one that the user named is not there, or one that is there in other
+            letters, which would be left out in silence.
     """
-    defaults = Columns()
+    defaults, there = Columns(), catalog.schema.names
     for name, default, option in (
         (columns.image, defaults.image, "--image-column"),
         (columns.title, defaults.title, "--title-column"),
     ):
         if name != default:
             catalog.require([name], option)
-    found = [name for name in (columns.image, columns.title) if name in catalog.schema.names]
+        refuse_other_letters(there, name, str(catalog.path), option)
+    found = [name for name in (columns.image, columns.title) if name in there]
+    if not found and len(there) == 1 and (mark := next((m for m in ";\t|" if m in there[0]), None)):
+        raise CatalogError(
+            f"{catalog.path} has one column, {there[0]!r}, whose fields are parted by {mark!r}",
+            "save it with commas",
+        )
     if not found:
         raise CatalogError(
             f"{catalog.path} has neither a column {columns.image!r} nor {columns.title!r}; "
-            f"it has: {listing(catalog.schema.names)}",
+            f"it has: {listing(there)}",
             "name them with --image-column and --title-column",
         )
     return found

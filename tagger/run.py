@@ -329,7 +329,8 @@ class _Run:
             raise TooManyFailuresError(
                 f"{summary.num_failed:,} of {summary.num_rows:,} products failed, more than "
                 f"--max-failures allows: {summary.reasons}; nothing is published",
-                "repair them, then run the same command with --retry-failed; what is done is kept",
+                "put the files right, then run the same command with --retry-failed; what is done "
+                "is kept. Where the catalog has to change, begin anew with --overwrite",
             )
 
     def _publish(self) -> None:
@@ -371,6 +372,12 @@ class _Run:
         if earlier is None:
             return None
         theirs = fingerprint_of(earlier.schema)
+        if not theirs:
+            self.result.remark = (
+                f"nothing was carried over from {earlier.path}, which does not say what made it; a "
+                "Parquet output of tagger does"
+            )
+            return None
         same = [
             "model",
             "top-k",

@@ -319,7 +319,7 @@ def locked(out: Path) -> Iterator[None]:
         LockedError: another one does.
         DiskFullError, OutputError: it cannot be written.
     """
-    lock = Lock(out / LOCK)
+    lock, was_there = Lock(out / LOCK), out.exists()
     try:
         lock.take(shared=False, patience=0.0)
     except OSError as error:
@@ -328,6 +328,8 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release(remove=True)
+        if not was_there and not any(out.iterdir()):
+            out.rmdir()  # of a run that was refused
 
 
 def check_target(out: Path, resume: bool) -> None:

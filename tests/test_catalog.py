@@ -209,6 +209,10 @@ def test_wrong_column_names_those_that_are_there(make_catalog: MakeCatalog) -> N
     with pytest.raises(CatalogError, match="it has: 'picture', 'name'") as caught:
         input_columns(catalog, Columns())
     assert "--image-column" in caught.value.hint
+    capital = Catalog(make_catalog([{"image": "a", "Title": "b"}], "capital.csv"))
+    with pytest.raises(CatalogError, match="no column 'title', but 'Title'") as caught:
+        input_columns(capital, Columns())
+    assert "--title-column Title" in caught.value.hint
     with pytest.raises(CatalogError, match="no column 'pictures'") as caught:
         input_columns(catalog, Columns(image="pictures"))
     assert "Did you mean 'picture'?" in caught.value.hint
@@ -333,3 +337,12 @@ def test_space_around_a_label_and_the_form_of_its_letters_make_no_other_label(
     pq.write_table(pa.table({"title": ["a"] * 5, "color": spellings}), path)
     read = read_products(path, Columns(), ["color"]).labels["color"]
     assert read == ["Gr\u00fcn"] * 3 + ["Blue"] * 2
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_without_commas_says_what_parts_its_fields(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "catalog.csv"
+    path.write_text(f"id{mark}image{mark}title\n1{mark}a.jpg{mark}red\n")
+    with pytest.raises(CatalogError, match="has one column") as caught:
+        input_columns(Catalog(path), Columns())
+    assert "commas" in caught.value.hint

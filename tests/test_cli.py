@@ -485,3 +485,22 @@ def test_calibrated_model_abstains_in_predict_and_knows_its_own_feed(
     check_drifted = run("eval", alike, *options, "--drift")
     assert check_drifted.code == 13
     assert "has drifted" in check_drifted.stderr
+
+
+def test_where_no_picture_is_found_it_says_where_they_were_looked_for(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    options = ("--tasks", "color", "--model", model_dir)
+    lost = make_catalog([{"image": f"{n}.jpg", "title": "red"} for n in range(3)], "lost.csv")
+    said = run("predict", lost, *options).stderr
+    assert f"their paths start at {lost.parent}; name that with --image-root" in said
+    assert "--allow-outside-root" not in said
+    outside = make_catalog([{"image": "../a.jpg", "title": "red"}], "outside.csv")
+    assert "--allow-outside-root" in run("predict", outside, *options, "--dry-run").stderr
+    titles = make_catalog([{"image": "", "title": "red"}], "titles.csv")
+    assert "--image-root" not in run("predict", titles, *options).stderr
+
+
+def test_precision_that_is_none_is_named(run: Run, catalog: Path, model_dir: Path) -> None:
+    options = ("--tasks", "color", "--model", model_dir)
+    check_error(run("predict", catalog, *options, "--min-precision", "95"), 2, "between 0 and 1")

@@ -936,3 +936,11 @@ def test_lock_is_given_back_when_the_run_ends(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
     first.close()
     RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False).close()
+
+
+def test_csv_cannot_say_what_made_it_and_is_not_blamed_for_another_model(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    run(job(tiny, catalog, tmp_path / "a.csv"))
+    result = run(job(tiny, catalog, tmp_path / "b.parquet", incremental=tmp_path / "a.csv"))
+    assert "does not say what made it" in result.remark

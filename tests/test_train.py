@@ -30,7 +30,14 @@ from tagger.config import (
     write_config,
 )
 from tagger.device import has_bf16
-from tagger.errors import DiskFullError, LockedError, OutputError, TrainingError, UsageError
+from tagger.errors import (
+    CatalogError,
+    DiskFullError,
+    LockedError,
+    OutputError,
+    TrainingError,
+    UsageError,
+)
 from tagger.evaluate import evaluate_catalog
 from tagger.frozen import FrozenTowers
 from tagger.lock import Lock
@@ -648,3 +655,13 @@ def test_definition_may_say_that_towers_stay_frozen(
     write_config(msgspec.structs.replace(config, training=recipe), frozen)
     with pytest.raises(UsageError, match="know nothing yet"):
         run(replace(options, model=str(frozen.parent)))
+
+
+def test_a_run_that_is_refused_leaves_no_folder(options: TrainOptions, tmp_path: Path) -> None:
+    with pytest.raises(CatalogError):
+        run(replace(options, tasks=["colour"]))
+    assert not options.out.exists()
+    options.out.mkdir()
+    with pytest.raises(CatalogError):
+        run(replace(options, tasks=["colour"]))
+    assert options.out.exists()
