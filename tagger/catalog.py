@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file, valid_text, with_own_dictionaries
 from tagger.config import SEPARATOR
-from tagger.errors import CatalogChangedError, CatalogError, closest, listing
+from tagger.errors import CatalogChangedError, CatalogError, UsageError, closest, listing
 
 CSV_BLOCK_BYTES = 1 << 20
 READ_BUFFER_BYTES = 1 << 20
+PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -227,15 +229,34 @@ class Catalog:
                     "write all parts of the catalog with one schema",
                 )
 
+    def _starts_with(self, marks: tuple[bytes, ...]) -> bool:
+        with open(self.path, "rb") as file:
+            return file.read(2).startswith(marks)
+
     def _unreadable(self, error: Exception) -> CatalogError:
         reason = str(error).splitlines()[0]
         hint = "the file must be Parquet (.parquet) or UTF-8 CSV (.csv)"
         if "straddl" in reason:
             reason = f"a row of more than {CSV_BLOCK_BYTES:,} bytes"
             hint = "check its quotes, or write the catalog as Parquet"
+        if "columns, got" in reason:
+            hint = "put quotes around fields with commas, or write the catalog as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
+        if not self._parts and self._starts_with((b"\xff\xfe", b"\xfe\xff")):
+            reason = "it is UTF-16"
+            hint = "save it as UTF-8: iconv -f UTF-16 -t UTF-8 old.csv > new.csv"
         return CatalogError(f"{self.path} cannot be read: {reason}", hint)
+
+
+def check_image_root(root: Path | None) -> None:
+    """Raises:
+    UsageError: `root` was named, and is no folder: no picture would be found.
+    """
+    if root is not None and not root.is_dir():
+        raise UsageError(
+            f"--image-root {root} is no folder", "check its name, and whether its disk is mounted"
+        )
 
 
 def folder_of(path: Path) -> Path:
@@ -278,12 +299,7 @@ def _parquet_parts(path: Path) -> list[Path]:
     """The Parquet files behind `path` in name order; empty for a CSV file."""
     path = as_file(path)
     if path.is_dir():
-        # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
-        parts = sorted(
-            part
-            for part in (*path.rglob("*.parquet"), *path.rglob("*.pq"))
-            if not any(name.startswith((".", "_")) for name in part.relative_to(path).parts)
-        )
+        parts = sorted(part for part in _files_below(path) if part.suffix.lower() in PARQUET)
         if not parts:
             raise CatalogError(f"{path} is a directory without .parquet files", "name a catalog")
         folders = (name for part in parts for name in part.relative_to(path).parts[:-1])
@@ -294,7 +310,7 @@ def _parquet_parts(path: Path) -> list[Path]:
             )
         return parts
     suffix = path.suffix.lower()
-    if suffix in (".parquet", ".pq"):
+    if suffix in PARQUET:
         return [path]
     if suffix == ".csv":
         return []
@@ -302,6 +318,24 @@ def _parquet_parts(path: Path) -> list[Path]:
     if suffix in (".xlsx", ".xls", ".ods"):
         hint = "save it as CSV in UTF-8, with commas, from the program that made it"
     raise CatalogError(f"{path}: a catalog ends in .parquet or .csv, not {suffix!r}", hint)
+
+
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All files that are data, also in linked folders; none by a link that leads back up.
+
+    `above`: the folders that led here, without links.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in os.scandir(folder):
+        # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_dir():
+            yield from _files_below(Path(entry.path), (*above, here))
+        else:
+            yield Path(entry.path)
 
 
 def _neighbours(path: Path) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated
 
@@ -83,5 +85,21 @@ def main() -> None:
         sys.exit(stopped.exit_code)
 
 
+def program() -> None:
+    """`main`, and an end that nothing spoils: pyarrow reads a CSV file ahead in a thread, and where
+    that is still at it when the interpreter shuts down, the process aborts."""
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            raise
+        code = end.code or 0
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    program()

@@ -29,8 +29,9 @@ class _Console(Console):
         raise StoppedError(signal.SIGPIPE)
 
 
-console = _Console(stderr=True, highlight=False)
-results = _Console(highlight=False)
+# Ids such as a:100:b are no emoji.
+console = _Console(stderr=True, highlight=False, emoji=False)
+results = _Console(highlight=False, emoji=False)
 """Standard output: what a command was asked for, never progress or messages."""
 
 

@@ -157,18 +157,26 @@ def _scale_while_decoding(image: Image.Image, preprocess: Preprocess) -> None:
     if image.format != "JPEG":
         return
     width, height = preprocess.width, preprocess.height
-    if image.getexif().get(_ORIENTATION, 1) in _TURNED:
+    if _orientation(image) in _TURNED:
         width, height = height, width
     scales = width / image.width, height / image.height
     scale = 2 * (min(scales) if preprocess.resize == "longest" else max(scales))
     image.draft("RGB", (math.ceil(scale * image.width), math.ceil(scale * image.height)))
 
 
+def _orientation(image: Image.Image) -> int:
+    """As EXIF says; upright (1) where that is damaged, for the picture is not."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (*_DAMAGED, TypeError):
+        return 1
+
+
 def _as_rgb(image: Image.Image, fill: int) -> Image.Image:
     """First frame, upright (EXIF), transparency laid on grey level `fill`, 8-bit RGB."""
     image.load()
     # Not ImageOps.exif_transpose: it writes the EXIF anew, and fails where another field is bad.
-    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    turn = _UPRIGHT.get(_orientation(image))
     upright = image if turn is None else image.transpose(turn)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         # Deep grey: Pillow's own conversion would clip instead of scaling.

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -16,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tagger.arrow_types import as_file
-from tagger.catalog import Catalog, Columns
+from tagger.arrow_types import as_file, valid_text
+from tagger.catalog import PARQUET, Catalog, Columns, check_image_root
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.config import PRECISION
 from tagger.errors import OutputError, UsageError, listing
 from tagger.hashes import file_digest
 from tagger.mapping import read_mapping
 from tagger.output import check_types
-from tagger.products import input_columns
+from tagger.products import check_inputs, input_columns
 from tagger.run_directory import Fingerprint, Shard
 from tagger.runtime import Model
 from tagger.version import __version__
@@ -104,9 +104,13 @@ class Job:
         UsageError: options that do not go together; a type that the output cannot hold.
         OutputError: `out` is in the way of something.
         """
+        if options.out.is_symlink():  # parts and the output belong where it leads to
+            options = replace(options, out=options.out.resolve())
         self.bundle, self.options = bundle, options
         self.catalog = catalog or Catalog(options.catalog)
+        check_image_root(options.image_root)
         input_columns(self.catalog, options.columns)
+        check_inputs(self.catalog, options.columns)
         if options.columns.id != Columns().id:
             self.catalog.require([options.columns.id], "--id-column")
         check_out(self.catalog, options)
@@ -129,6 +133,11 @@ class Job:
         own = added_columns(self.catalog.schema) if options.overwrite_own_columns else []
         self.kept = [name for name in self.catalog.schema.names if name not in own]
         refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path))
+        if options.incremental is not None and not options.incremental.exists():
+            raise UsageError(
+                f"--incremental: there is no {options.incremental}",
+                "name an earlier output, or leave it out the first time",
+            )
         self.previous = None if options.incremental is None else Catalog(options.incremental)
         check_types(self.schema, options.out.suffix if self.is_file else ".parquet")
 
@@ -230,7 +239,8 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
     """Raises:
     UsageError: `out` is or holds the catalog or the previous output, or lies inside one of them;
         an option that needs a directory of parts, or a Parquet file, and `out` is none.
-    OutputError: `out` is a directory where a file is asked for, or the other way round.
+    OutputError: `out` is a directory where a file is asked for, or the other way round; its name is
+        not UTF-8.
     """
     out = options.out
     is_file = out.suffix in (".parquet", ".csv")
@@ -243,6 +253,8 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
             f"--out {out}: there is no folder {out.parent}",
             f"make it: mkdir -p {shlex.quote(str(out.parent))}",
         )
+    if str(out) != valid_text(str(out)):
+        raise OutputError(f"--out {out}: its name is not UTF-8", "name another --out")
     target, source = out.resolve(), catalog.path.resolve()
     if target == source or source in target.parents or target in source.parents:
         raise UsageError(f"--out {out} would overwrite the catalog", "name another --out")
@@ -302,7 +314,8 @@ def parse_precision(text: str | None, bundle: Model) -> float | None:
 def default_out(catalog: Path) -> Path:
     """feed/catalog.csv -> feed/catalog.labeled.parquet."""
     named = catalog if catalog.name not in ("", "..") else catalog.resolve()
-    return named.with_name(named.stem + ".labeled.parquet")
+    is_dated = named.is_dir() and named.suffix.lower() not in PARQUET  # feed.2026-11-27
+    return named.with_name((named.name if is_dated else named.stem) + ".labeled.parquet")
 
 
 def _metadata(schema: pa.Schema, name: bytes, default: Any) -> Any:

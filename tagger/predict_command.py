@@ -210,6 +210,8 @@ def predict(
     if dry_run:
         show_estimate(estimate(job), options.out, job.how.root)
         return
+    if report is not None and report.is_file():
+        report.write_bytes(b"")  # an older one would be taken for that of a run that fails
     with Bar("products", sum(job.part_sizes.values())) as bar:
         result = run(job, bar.advance)
     show_prediction(result, options.out, job.how.root)

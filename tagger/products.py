@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tagger.arrow_types import has_text_form, is_bytes, valid_text
-from tagger.catalog import Catalog, Columns, folder_of, strings
+from tagger.catalog import Catalog, Columns, check_image_root, folder_of, strings
 from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
 from tagger.taxonomy import Taxonomy, read_taxonomy
@@ -73,6 +73,12 @@ class ProductSource:
     image_root: Path | None = None
     limit: int | None = None
     taxonomy: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UsageError: see `check_image_root`.
+        """
+        check_image_root(self.image_root)
 
     @property
     def root(self) -> Path:
@@ -235,6 +241,15 @@ def refuse_other_letters(there: Sequence[str], name: str, where: str, option: st
             f"{where} has no column {name!r}, but {alike[0]!r}",
             f"rename it, or add {option} {shlex.quote(alike[0])}",
         )
+
+
+def check_inputs(catalog: Catalog, columns: Columns) -> None:
+    """Raises:
+    CatalogError: the image or title column of `catalog` holds what no picture or title can be.
+    """
+    none = catalog.schema.empty_table()
+    image_sources(none, columns.image, catalog.path)
+    titles_of(none, columns.title, catalog.path)
 
 
 def input_columns(catalog: Catalog, columns: Columns) -> list[str]:

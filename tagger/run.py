@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file
-from tagger.errors import CatalogError, TooManyFailuresError
+from tagger.errors import CatalogError, OutputError, TooManyFailuresError
 from tagger.job import Job, MaxFailures, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
 from tagger.predict import READ_ROWS, label_batches
@@ -103,6 +103,7 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             result.summary.add(batch, result.summary.num_rows)
             progress(batch.num_rows)
         result.finished = result.was_done = True
+        refuse_failures(options.max_failures, result.summary, job.num_rows, published=True)
     else:
         with (
             job.bundle.answerer(options.cache) as answerer,
@@ -174,9 +175,25 @@ def is_done(job: Job) -> bool:
         return False
     theirs = read_fingerprint(out)
     # A CSV file does not say whose it is; killed at the very end, a run left its parts beside it.
-    if theirs != job.fingerprint and not (out.suffix == ".csv" and unfinished):
+    has_parts = any(job.directory.glob("part-*.parquet"))
+    if theirs != job.fingerprint and not (out.suffix == ".csv" and has_parts):
         raise other_run(f"{out} is there already", theirs, job.fingerprint)
     return not unfinished
+
+
+def refuse_failures(limit: MaxFailures, summary: Summary, rows: int, published: bool) -> None:
+    """Raises:
+    TooManyFailuresError: those of `summary` are too many for a run of `rows`, whether it is
+        `published` already or not.
+    """
+    if limit.exceeded(summary.num_failed, rows):
+        state = "it was published before" if published else "nothing is published"
+        raise TooManyFailuresError(
+            f"{summary.num_failed:,} of {summary.num_rows:,} products failed, more than "
+            f"--max-failures allows: {summary.reasons}; {state}",
+            "put the files right, then run the same command with --retry-failed; what is done "
+            "is kept. Where the catalog has to change, begin anew with --overwrite",
+        )
 
 
 class _Run:
@@ -211,9 +228,11 @@ class _Run:
 
     def _go(self) -> None:
         job, directory = self.job, self.directory
-        self.result.was_done = directory.finished and not self.retrying
-        if self.retrying:
+        whole = not directory.missing(job.num_parts)
+        self.result.was_done = directory.finished and whole and not self.retrying
+        if not self.result.was_done:
             directory.unfinish()
+        if self.retrying:
             self._split_finished_file()
         there = [k for k in job.part_sizes if directory.part(k).exists()]
         for number in there:
@@ -308,7 +327,9 @@ class _Run:
         self.progress(rows.num_rows)
 
     def _check_failures(self) -> None:
-        self._refuse_failures(self.result.summary, sum(self.job.part_sizes.values()))
+        rows = sum(self.job.part_sizes.values())
+        limit, done = self.job.options.max_failures, self.result.was_done
+        refuse_failures(limit, self.result.summary, rows, published=done)
 
     def _check_failures_of_all_shares(self) -> None:
         """Parts of a share that had too many are there as well, and must not be published."""
@@ -319,19 +340,7 @@ class _Run:
         for number in range(job.num_parts):
             for batch in _batches(self.directory.part(number), summary.columns):
                 summary.add(batch, summary.num_rows)
-        self._refuse_failures(summary, job.num_rows)
-
-    def _refuse_failures(self, summary: Summary, rows: int) -> None:
-        """Raises:
-        TooManyFailuresError: those of `summary` are too many for a run of `rows`.
-        """
-        if self.job.options.max_failures.exceeded(summary.num_failed, rows):
-            raise TooManyFailuresError(
-                f"{summary.num_failed:,} of {summary.num_rows:,} products failed, more than "
-                f"--max-failures allows: {summary.reasons}; nothing is published",
-                "put the files right, then run the same command with --retry-failed; what is done "
-                "is kept. Where the catalog has to change, begin anew with --overwrite",
-            )
+        refuse_failures(limit, summary, job.num_rows, published=False)
 
     def _publish(self) -> None:
         """Say in the directory that all parts are there, or make one file of them."""
@@ -431,12 +440,21 @@ def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Re
     """The rows of a Parquet file that tagger wrote; of `columns` those that it has.
 
     COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
+
+    Raises:
+        OutputError: it is damaged.
     """
-    with pq.ParquetFile(as_file(file), pre_buffer=False) as content:
-        names = content.schema_arrow.names
-        chosen = None if columns is None else [name for name in columns if name in names]
-        for number in range(content.num_row_groups):
-            group = content.metadata.row_group(number)
-            fitting = group.num_rows * COPY_BYTES // max(1, group.total_byte_size)
-            rows = min(max(1, fitting), COPY_ROWS)
-            yield from content.iter_batches(rows, [number], chosen)
+    try:
+        with pq.ParquetFile(as_file(file), pre_buffer=False) as content:
+            names = content.schema_arrow.names
+            chosen = None if columns is None else [name for name in columns if name in names]
+            for number in range(content.num_row_groups):
+                group = content.metadata.row_group(number)
+                fitting = group.num_rows * COPY_BYTES // max(1, group.total_byte_size)
+                rows = min(max(1, fitting), COPY_ROWS)
+                yield from content.iter_batches(rows, [number], chosen)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutputError(
+            f"{file} is damaged: {reason}", "delete it, and run the same command again"
+        ) from error

@@ -212,7 +212,9 @@ class RunDirectory:
         OtherRunError, OutputError: what is there must not be replaced.
         """
         if (self.path / MANIFEST).exists():
-            if not overwrite:
+            # A run that has not done any part, such as one whose catalog was refused, is none.
+            has_begun = self.finished or any(self.path.glob("part-*.parquet"))
+            if has_begun and not overwrite:
                 state = "a finished run" if self.finished else "an unfinished run"
                 raise other_run(f"{self.path} holds {state}", self._read().fingerprint, fingerprint)
         elif stranger := next((f for f in self.path.iterdir() if f.name[0] not in "._"), None):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagger.catalog import CSV_BLOCK_BYTES, Catalog, Columns, strings
-from tagger.errors import CatalogError
-from tagger.products import input_columns, read_products
+from tagger.errors import CatalogError, UsageError
+from tagger.products import ProductSource, input_columns, read_products
 from tagger.tasks import learn_task
 
 from .conftest import MakeCatalog
@@ -303,6 +303,34 @@ def test_parts_may_end_in_pq(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.pq"):
         pq.write_table(pa.table({"title": [name]}), tmp_path / "feed" / name)
     assert rows_of(tmp_path / "feed") == [{"title": "a.parquet"}, {"title": "b.pq"}]
+
+
+def test_parts_of_any_spelling_and_in_linked_folders_are_read(tmp_path: Path) -> None:
+    feed, real = tmp_path / "feed", tmp_path / "real"
+    feed.mkdir()
+    real.mkdir()
+    for path in (feed / "a.parquet", feed / "B.PARQUET", real / "c.Pq"):
+        pq.write_table(pa.table({"title": [path.name]}), path)
+    (feed / "linked").symlink_to(real)
+    (feed / "up").symlink_to(feed)  # a link that leads back up adds nothing, and has an end
+    (real / "up").symlink_to(tmp_path / "feed")
+    titles = [row["title"] for row in rows_of(feed)]
+    assert titles == ["B.PARQUET", "a.parquet", "c.Pq"]
+
+
+def test_image_root_that_is_no_folder_is_refused(make_catalog: MakeCatalog) -> None:
+    path = make_catalog([{"title": "a"}])
+    for root in (path, path.parent / "nowhere"):
+        with pytest.raises(UsageError, match="--image-root"):
+            ProductSource(path, image_root=root)
+
+
+def test_utf16_is_told_how_to_become_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.csv"
+    path.write_text("title,image\nred,\n", encoding="utf-16")
+    with pytest.raises(CatalogError) as caught:
+        Catalog(path)
+    assert "iconv -f UTF-16 " in caught.value.hint
 
 
 def test_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:

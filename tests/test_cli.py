@@ -501,6 +501,46 @@ def test_where_no_picture_is_found_it_says_where_they_were_looked_for(
     assert "--image-root" not in run("predict", titles, *options).stderr
 
 
+def test_ids_and_names_are_printed_as_they_are(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    path = make_catalog([{"id": "a:100:b", "image": "no.jpg", "title": "red"}], "x:ok:.csv")
+    done = run("predict", path, "--tasks", "color", "--model", model_dir)
+    assert "(a:100:b)" in done.stderr
+    assert "x:ok:.labeled.parquet: 1 rows" in done.stderr
+
+
+def test_report_of_an_older_run_is_not_taken_for_that_of_one_that_failed(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    path = make_catalog([{"image": "no.jpg", "title": "red"}])
+    options = ("--tasks", "color", "--model", model_dir, "--report", tmp_path / "run.json")
+    assert run("predict", path, *options).code == 0
+    assert (tmp_path / "run.json").is_file()
+    again = ("--out", tmp_path / "b.parquet", "--max-failures", "0")
+    assert run("predict", path, *options, *again).code == 11
+    assert (tmp_path / "run.json").read_text() == ""
+
+
+@pytest.mark.parametrize("end", [0, 7])
+def test_program_ends_with_the_code_of_the_command_whatever_threads_do(end: int) -> None:
+    # A thread that is at work when the interpreter shuts down, as pyarrow's reader may be.
+    code = (
+        "import sys, threading, time\n"
+        "from tagger import cli\n"
+        "def main():\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    print('said')\n"
+        f"    sys.exit({end})\n"
+        "cli.main = main\n"
+        "cli.program()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.returncode) == ("said\n", end)
+
+
 def test_precision_that_is_none_is_named(run: Run, catalog: Path, model_dir: Path) -> None:
     options = ("--tasks", "color", "--model", model_dir)
     check_error(run("predict", catalog, *options, "--min-precision", "95"), 2, "between 0 and 1")

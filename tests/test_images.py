@@ -324,3 +324,11 @@ def test_scaled_decoding_loses_nothing_to_see(
     exact = pixels_of(encode(whole, "PNG"), preprocess).astype(int)
     assert np.abs(quick - exact).mean() < 1.5
     assert np.abs(quick - exact).max() < 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_damaged_exif_leaves_the_picture_as_it_is(kind: str) -> None:
+    picture = noise(12, 10)
+    damaged = encode(picture, kind, exif=b"Exif\0\0garbage!")
+    assert decode(damaged, PREPROCESS)[1] == "ok"
+    assert np.array_equal(pixels_of(damaged), pixels_of(encode(picture, kind)))

@@ -944,3 +944,87 @@ def test_csv_cannot_say_what_made_it_and_is_not_blamed_for_another_model(
     run(job(tiny, catalog, tmp_path / "a.csv"))
     result = run(job(tiny, catalog, tmp_path / "b.parquet", incremental=tmp_path / "a.csv"))
     assert "does not say what made it" in result.remark
+
+
+def test_too_many_failures_of_a_finished_run_are_said_as_often_as_it_is_run(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    for out in (tmp_path / "out.parquet", tmp_path / "out"):
+        run(job(tiny, catalog, out))
+        with pytest.raises(TooManyFailuresError, match="it was published before"):
+            run(job(tiny, catalog, out, max_failures=MaxFailures(count=0)))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 half of it"])
+def test_damaged_part_is_named(tiny: Bundle, catalog: Path, tmp_path: Path, content: bytes) -> None:
+    run(job(tiny, catalog, tmp_path / "out"))
+    part = tmp_path / "out" / "part-00001.parquet"
+    whole = files(tmp_path / "out")
+    part.write_bytes(content)
+    with pytest.raises(OutputError, match=r"part-00001\.parquet is damaged") as caught:
+        run(job(tiny, catalog, tmp_path / "out"))
+    assert "delete it" in caught.value.hint
+    part.unlink()
+    result = run(job(tiny, catalog, tmp_path / "out"))
+    assert not result.was_done
+    assert files(tmp_path / "out") == whole
+
+
+def test_run_that_has_done_nothing_is_in_nobodys_way(
+    tiny: Bundle, catalog: Path, tmp_path: Path, make_catalog: MakeCatalog
+) -> None:
+    for out in (tmp_path / "out", tmp_path / "out.parquet", tmp_path / "out.csv"):
+        interrupt(job(tiny, catalog, out), 0)
+        other = make_catalog([{"title": "red"}], "other.csv")
+        assert run(job(tiny, other, out)).finished
+    stranger = tmp_path / "stranger.csv"
+    interrupt(job(tiny, catalog, stranger), 0)
+    stranger.write_text("a,b\n")
+    with pytest.raises(OtherRunError):
+        run(job(tiny, catalog, stranger))
+    assert stranger.read_text() == "a,b\n"
+
+
+def test_column_that_cannot_be_a_title_is_refused_before_anything_is_written(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"title": [["red"], ["blue"]]}), path)
+    with pytest.raises(CatalogError, match="'title' holds list"):
+        job(tiny, path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out"])
+def test_output_behind_a_link_is_written_where_it_leads(
+    tiny: Bundle, catalog: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere" / name)
+    run(job(tiny, catalog, tmp_path / name))
+    assert (tmp_path / name).is_symlink()
+    assert Catalog(tmp_path / "elsewhere" / name).num_rows == NUM_ROWS
+    assert not list(tmp_path.glob(f".{name}*"))
+
+
+def test_output_whose_name_is_not_utf8_is_refused(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match="not UTF-8"):
+        job(tiny, catalog, tmp_path / "x\udcff.parquet")
+
+
+def test_folders_of_two_days_have_two_outputs(tmp_path: Path) -> None:
+    for name in ("feed.2026-11-26", "feed.2026-11-27", "feed.parquet"):
+        (tmp_path / name).mkdir()
+    outs = {default_out(path).name for path in tmp_path.iterdir()}
+    assert outs == {
+        "feed.2026-11-26.labeled.parquet", "feed.2026-11-27.labeled.parquet",
+        "feed.labeled.parquet",
+    }  # fmt: skip
+
+
+def test_incremental_that_is_not_there_is_named(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--incremental: there is no"):
+        job(tiny, catalog, tmp_path / "out", incremental=tmp_path / "nowhere")
