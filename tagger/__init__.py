@@ -28,15 +28,17 @@ def load(
 ) -> Tagger:
     """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
 
-    It computes in bf16 where the hardware does, unless `fp32` is asked for or the model's
-    config.json says `computes_in` float32; an export computes in the type that it was made with.
+    Open_clip's and residual towers compute in bf16 where the hardware does, unless `fp32` is asked
+    for or the model's config.json says `computes_in` float32; a mobile tower, as that of `fashion`,
+    in float32; an export in the type that it was made with.
     With open_clip's towers on a CPU, the process keeps the memory that it once had. `labels` are
     those of tasks that nobody has labelled yet, for a contrastively trained model: {"neckline":
     ("v-neck", "crew neck")}.
 
     Raises:
         ModelError: no such model, a damaged one, or one that needs to learn labels.
-        UsageError: a device that is not there, or a package that is not installed.
+        UsageError: a device that is not there, a package that is not installed, `fp32` of an export
+            that computes otherwise, or `labels` that make no choice.
     """
     from tagger.loading import load_model
     from tagger.predict import Tagger

@@ -48,10 +48,18 @@ app.command("eval")(evaluate)
 app.command()(export)
 
 
-NO_TORCH = UsageError(
-    "torch is not installed here; without it, only predict and eval run, and only ONNX exports",
-    "name one with --model, or install all of tagger: pip install . in its source folder",
-)
+LEFT_OUT = ("torch", "open_clip", "matplotlib", "jinja2")
+"""What is not installed beside ONNX Runtime (requirements-onnx.txt)."""
+
+
+def _not_installed(package: str) -> UsageError:
+    what = "only predict and eval run, and only ONNX exports"
+    if package in ("matplotlib", "jinja2"):
+        what = "eval makes no plots and no pages"
+    return UsageError(
+        f"{package} is not installed here; without it, {what}",
+        "name an export with --model, or install all of tagger: pip install . in its source folder",
+    )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -72,12 +80,13 @@ def main() -> None:
         show_error(error)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in LEFT_OUT:
             raise
         from tagger.console import show_error
 
-        show_error(NO_TORCH)
-        sys.exit(NO_TORCH.exit_code)
+        missing = _not_installed(error.name)
+        show_error(missing)
+        sys.exit(missing.exit_code)
     except StoppedError as stopped:
         from tagger.console import show_stopped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -232,6 +233,11 @@ def _compare(
 
     read = [path for path in (source.path, tfidf and tfidf.path, source.taxonomy) if path]
     check_outputs(read, [path for path in (json, report, robustness) if path is not None])
+    # Now, not after the work: what these need may be left out beside an export.
+    if robustness is not None:
+        import_module("matplotlib")
+    if report is not None:
+        from tagger.comparison_page import write_comparison_page
     with Bar("products") as bar:
         comparison, statuses = compare_models(
             models, source, tasks, precision, tfidf, robustness is not None, bar.move
@@ -249,8 +255,6 @@ def _compare(
         write_bytes(robustness, curves)
         say(f"{robustness} shows how they hold")
     if report is not None:
-        from tagger.comparison_page import write_comparison_page
-
         write_comparison_page(report, comparison, source.path.name, curves)
         say(f"{report} shows it: open it in a browser")
 

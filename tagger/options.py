@@ -24,7 +24,7 @@ ImageRoot = Annotated[
     Path | None,
     typer.Option(help="Where image paths start.", show_default="the catalog's folder"),
 ]
-ImageColumn = Annotated[str, typer.Option(help="Column of image paths.")]
+ImageColumn = Annotated[str, typer.Option(help="Column of image paths, or bytes.")]
 TitleColumn = Annotated[str, typer.Option(help="Column of titles.")]
 Taxonomy = Annotated[
     Path | None,

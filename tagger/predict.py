@@ -75,6 +75,8 @@ class Tagger:
         Raises:
             ModelError: a task that the model does not know.
             CatalogError: neither picture nor title column, or a column that is there already.
+            UsageError: a text that names no task, or one twice; a `min_precision` that the model
+                has no threshold for.
         """
         names = parse_names(tasks) if isinstance(tasks, str) else tasks
         chosen = [self.bundle.task(name) for name in names or self.tasks]

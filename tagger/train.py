@@ -116,6 +116,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
 
     Raises:
         CatalogError, ModelError, WeightsError, UsageError: before anything is written.
+        UsageError: a step does not fit into the memory of the device.
         TrainingError: nothing to learn from, or a checkpoint of another run.
         OutputError: `out` exists already, or cannot be written.
         LockedError: another run is writing it.

@@ -28,7 +28,11 @@ def train(
     tasks: LabelledTasks,
     out: Annotated[Path, typer.Option(help="Model directory to write.")],
     model: Annotated[
-        str, typer.Option(help="Definition or trained model to start from: path or shelf name.")
+        str,
+        typer.Option(
+            help="Definition or trained model to start from: path, shelf name, or an architecture "
+            "of open_clip."
+        ),
     ] = DEFAULT_DEFINITION,
     validation: Annotated[
         Path | None, typer.Option(help="Catalog to validate on.", show_default="a tenth of CATALOG")
