@@ -32,7 +32,6 @@ from tagger.runtime import Model
 from tagger.scores import Judged, Score, score
 from tagger.scrub import giveaways
 from tagger.tfidf import TitleModel, TitleSubject, fit_titles, judge_titles
-from tagger.trained_on import keys_of
 from tagger.version import __version__
 
 MEAN = "mean"
@@ -224,7 +223,7 @@ def _model_entry(
 def _title_entry(
     train: ProductSource,
     models: Sequence[TitleModel],
-    learned: Products,
+    learned: set[str],
     source: ProductSource,
     products: Products,
     words: Mapping[str, frozenset[str]],
@@ -250,7 +249,7 @@ def _title_entry(
         parameters=sum(model.num_parameters for model in models),
         flops=None,
         run=run,
-        trained_on=np.isin(keys_of(products), keys_of(learned)),
+        trained_on=np.array([title in learned for title in products.titles], dtype=bool),
         scores=scores,
         judged=judged,
         subject=nullcontext(TitleSubject(models)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,7 +149,8 @@ def evaluate(
     columns = Columns(image_column, title_column, id_column, labels, separator)
     source = ProductSource(catalog, columns, image_root, limit, taxonomy)
     if compared is not None:
-        train = None if tfidf is None else ProductSource(tfidf, columns, taxonomy=taxonomy)
+        titles = replace(columns, image=Columns().image)  # it may have no pictures
+        train = None if tfidf is None else ProductSource(tfidf, titles, taxonomy=taxonomy)
         _compare(models, source, names, precision, train, json, report, robustness)
         return
     (bundle,) = models.values()
@@ -322,11 +324,14 @@ def _calibrate(
     per_label: bool,
 ) -> None:
     from tagger.calibrate import Promise, calibrate
+    from tagger.calibration import FILE_NAME as CALIBRATION
     from tagger.calibration import write_calibration
     from tagger.console import Bar
     from tagger.drift import write_profile
     from tagger.evaluation_tables import show_calibration
+    from tagger.output import check_writable
 
+    check_writable(bundle.path / CALIBRATION)
     with Bar("products") as bar:
         promise = Promise(precision, delta, per_label)
         calibrated = calibrate(bundle, source, tasks, promise, bar.move)

@@ -271,6 +271,12 @@ def show_drift(drift: Drift) -> None:
 def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
     """How many labels are suspect, by task; the file `out` lists them."""
     for task, suspicion in found.items():
-        say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
+        if suspicion.num_judged:
+            say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
+        else:
+            say(
+                f"{task}: no given label can be judged: the model was trained on the products, "
+                "knows none of the labels, or has no answer"
+            )
     if out is not None:
         say(f"{out} ranks them, the surest first")

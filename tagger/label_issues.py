@@ -36,7 +36,8 @@ probability, -1..0: the lower, the surer the model is that the label is wrong.""
 @dataclass(frozen=True)
 class Suspicion:
     """(m,) each: products whose label is probably wrong, the surest first; the label ids that they
-    were given and that the model suggests, with their probabilities, and the margin."""
+    were given and that the model suggests, with their probabilities, and the margin; of
+    `num_judged` products."""
 
     rows: NDArray[np.int64]
     given: NDArray[np.int64]
@@ -44,6 +45,7 @@ class Suspicion:
     given_probability: NDArray[np.float64]
     suggested_probability: NDArray[np.float64]
     margin: NDArray[np.float64]
+    num_judged: int
 
 
 def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Suspicion:
@@ -79,6 +81,7 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
         own[order],
         probabilities[rows, suggested],
         margin[order],
+        int(known.sum()),
     )
 
 

@@ -100,8 +100,12 @@ class TaskPart:
     @property
     def leaning(self) -> tuple[LabelRow, LabelRow] | None:
         """The labels for which the picture weighs most and least."""
-        rows = [r for r in self.labels if r.support >= LEANING_SUPPORT and r.image_weight]
-        ranked = sorted(rows, key=lambda row: -(row.image_weight or 0))
+        rows = [
+            (r.image_weight, r)
+            for r in self.labels
+            if r.support >= LEANING_SUPPORT and r.image_weight is not None
+        ]
+        ranked = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
         return (ranked[0], ranked[-1]) if len(ranked) > 1 else None
 
 

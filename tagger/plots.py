@@ -44,10 +44,15 @@ def curve_figure(
     figure, axes = _figure(height=3.5)
     lowest = 1.0
     for view, judged in views.items():
-        coverage, precision = precision_curve(judged.correct, judged.confidence)
+        answered = judged.answered
+        if not answered.any():
+            continue
+        # What has no answer is never published.
+        coverage, precision = precision_curve(judged.correct[answered], judged.confidence[answered])
+        coverage = coverage * answered.mean()
         # The first few products make a jagged line that says nothing.
         kept = np.unique(np.linspace(0, len(coverage) - 1, MAX_POINTS).astype(int))
-        kept = kept[coverage[kept] * len(judged.rows) >= min(20, len(judged.rows))]
+        kept = kept[coverage[kept] * len(judged.rows) >= min(20, answered.sum())]
         lowest = min([lowest, *precision[kept]])
         axes.plot(
             coverage[kept],
@@ -64,14 +69,19 @@ def curve_figure(
     axes.set_xlabel("share of products published")
     axes.set_ylabel("share of these right")
     # Below the axes, where no curve can run through it.
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
+    if axes.lines[1:]:  # besides the target
+        figure.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK
+        )
     return figure
 
 
 def reliability_diagram(judged: Judged) -> str:
-    """Share right over confidence, in ten bins; the area of a dot grows with its products."""
+    """Share right of the answers over confidence, in ten bins; the area of a dot grows with their
+    number."""
     figure, axes = _figure(height=3.0)
-    confidence, right, counts = reliability(judged.correct, judged.confidence)
+    answered = judged.answered
+    confidence, right, counts = reliability(judged.correct[answered], judged.confidence[answered])
     axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
     full = counts > 0
     sizes = 20 + 380 * counts[full] / max(1, counts.max())

@@ -67,10 +67,11 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
         _name_axes(panel, kind, strengths)
         dress(panel)
     for row in grid:
-        row[0].set_ylabel(f"recall at {first.precision:.0%} precision", color=INK, fontsize=9)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
+        row[0].set_ylabel(f"recall at {100 * first.precision:g}% precision", color=INK, fontsize=9)
+    # Not by get_legend_handles_labels: it passes over a model whose name begins with "_".
+    names = list(results)
+    legend = figure.legend(
+        panels[0].get_lines()[: len(names)],
         names,
         loc="outside lower center",
         ncols=min(len(names), max(2, columns + 1)),
@@ -79,6 +80,8 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
         labelcolor=INK,
         handlelength=3.2,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may hold two "$"
     return figure
 
 

@@ -72,8 +72,8 @@ class TreeScore(Frozen, frozen=True):
     `error_distance` is the mean number of edges between a wrong node and the right one (null if
     there is no error). `consistency` is the share of answers whose nodes are each the parent of the
     next. `rollup_coverage` is the most that can be published at the target precision if products
-    may go to an ancestor, chosen on these products; `coverage_at_precision` is it for leaves alone.
-    A product labelled with an inner node is judged no deeper than that.
+    may go to an ancestor, chosen on these products, of those that are labelled with a leaf. A
+    product labelled with an inner node is judged no deeper than that.
     """
 
     precision: float

@@ -259,6 +259,21 @@ def test_products_that_any_model_learned_from_are_counted(
     assert found.trained_on == 20
 
 
+def test_titles_count_as_learned_whatever_picture_is_beside_them(
+    tiny: Bundle, make_catalog: MakeCatalog
+) -> None:
+    rows = [
+        {"title": f"{color.lower()} shirt {n}", "color": color, "image": f"{n}.jpg"}
+        for n, color in enumerate(["Red", "Blue"] * 12)
+    ]
+    source = ProductSource(make_catalog(rows))
+    titles = [{"title": row["title"], "color": row["color"]} for row in rows[:16]]
+    unlabelled = [{"title": row["title"], "color": None} for row in rows[16:20]]
+    train = ProductSource(make_catalog([*titles, *unlabelled], "train.csv"))
+    found, _ = compare_models({"tiny": tiny}, source, ["color"], tfidf=train)
+    assert [model.trained_on for model in found.models] == [0, 16]
+
+
 def test_a_task_that_one_model_does_not_know_names_both(
     tiny: Bundle, source: ProductSource, tmp_path: Path
 ) -> None:

@@ -63,7 +63,9 @@ def test_clean_labels_raise_few_suspicions() -> None:
 def test_products_without_a_known_label_are_not_judged() -> None:
     probabilities, given, _ = noisy(0, 0.1)
     given[::2] = -1
-    assert (suspect(probabilities, given).rows % 2 == 1).all()
+    found = suspect(probabilities, given)
+    assert (found.rows % 2 == 1).all()
+    assert found.num_judged == 1500
     assert len(suspect(probabilities, np.full(3000, -2)).rows) == 0
 
 

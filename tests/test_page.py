@@ -28,7 +28,7 @@ from tagger.gallery import MAP_ALPHA, PER_KIND, WEAK_SHARE, Card, choose, make_c
 from tagger.label_issues import Suspicion, find_label_issues
 from tagger.metrics import precision_curve
 from tagger.page import confusion_matrix, write_page
-from tagger.plots import curve_figure
+from tagger.plots import curve_figure, reliability_diagram
 from tagger.predict import Tagger
 from tagger.products import ProductSource
 from tagger.runtime import softmax
@@ -518,12 +518,10 @@ def test_task_counts_the_labels_that_are_probably_wrong(tiny: Bundle, catalog: P
 def test_labels_of_products_that_the_model_learned_from_are_not_judged(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
-    done, issues = evaluated(tiny, catalog)
+    done, _ = evaluated(tiny, catalog)
     learned = replace(done, trained_on=np.ones(len(done.products), dtype=bool))
-    none = {
-        name: Suspicion(*(values[:0] for values in vars(found).values()))
-        for name, found in issues.items()
-    }
+    none = find_label_issues(tiny, done.products, done.answers, NAMES, learned.trained_on)
+    assert all(one.num_judged == len(one.rows) == 0 for one in none.values())
     write_page(tmp_path / "page.html", tiny, ProductSource(catalog), learned, none)
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert text.count("No given label can be judged") == len(NAMES)
@@ -613,10 +611,30 @@ def test_curve_has_coverage_across_and_precision_up(tiny: Bundle, catalog: Path)
     lines = {line.get_label(): line for line in curve_figure(views, 0.9, PUBLISHED).axes[0].lines}
     assert [np.asarray(data).tolist() for data in lines["published"].get_data()] == [[0.6], [0.8]]
     judged = views["both"]
-    curve = np.array(precision_curve(judged.correct, judged.confidence))
+    answered = judged.answered
+    coverage, precision = precision_curve(judged.correct[answered], judged.confidence[answered])
+    curve = np.array([coverage * answered.mean(), precision])
     drawn = np.array(lines["picture and title"].get_data())
     assert drawn.shape[1] > 10
     assert (drawn[:, :, None] == curve[:, None, :]).all(0).any(1).all()
+
+
+def test_plots_are_of_answers_and_never_publish_what_has_none(
+    tiny: Bundle, make_catalog: MakeCatalog
+) -> None:
+    rows: list[Row] = [
+        {"title": f"red shoe {n}", "color": "Red", "pattern": None} for n in range(30)
+    ]
+    silent: list[Row] = [{"title": None, "color": "Red", "pattern": None} for _ in range(30)]
+    some, all_ = (
+        evaluated(tiny, make_catalog(chosen, name))[0].judged
+        for chosen, name in ((rows, "some.parquet"), (rows + silent, "all.parquet"))
+    )
+    assert reliability_diagram(some["both"]["color"]) == reliability_diagram(all_["both"]["color"])
+    views = {view: by_task["color"] for view, by_task in all_.items()}
+    lines = {line.get_label(): line for line in curve_figure(views, 0.9, None).axes[0].lines}
+    assert max(lines["picture and title"].get_xdata()) == 0.5
+    assert "picture alone" not in lines, "there is none"
 
 
 @pytest.mark.parametrize("published", [None, Published(0.4, False, 0.0, None, (0.0,))])

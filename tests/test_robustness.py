@@ -330,6 +330,12 @@ def test_the_picture_has_a_panel_per_condition_and_tells_14_models_apart(
         assert len({(color, dashes) for color, dashes, _ in styles}) == 14
         assert len({marker for _, _, marker in styles}) == 14
     assert draw_robustness(results).startswith(b"\x89PNG")
+    odd = {"_best": curves, r"x$\frac$y": msgspec.structs.replace(curves, precision=0.975)}
+    figure = robustness_figure(odd)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(odd)
+    assert draw_robustness(odd).startswith(b"\x89PNG")
+    late = robustness_figure({"one": msgspec.structs.replace(curves, precision=0.995)})
+    assert late.axes[0].get_ylabel() == "recall at 99.5% precision"
 
 
 def test_unknown_tasks_and_missing_labels_are_said(

@@ -52,7 +52,7 @@ def one(title: str | None, image: str | None = None, **labels: str) -> Products:
 
 def test_titles_teach_labels_that_new_titles_then_get(train: ProductSource) -> None:
     models, learned = fit_titles(train, [COLOR, KIND])
-    assert len(learned) == 40
+    assert learned == {str(row["title"]) for row in rows()}
     product = one("brand new red thing with boots")
     assert said(models, product, "color").predicted == ["Red"]
     assert said(models, product, "kind").predicted == ["Shoes > Boots"]
@@ -127,3 +127,15 @@ def test_what_cannot_be_learned_from_is_said(make_catalog: MakeCatalog, tmp_path
         fit_titles(ProductSource(letters), [COLOR])
     with pytest.raises(CatalogError, match="no label column 'kind'"):
         fit_titles(ProductSource(letters), [KIND])
+
+
+def test_catalogs_larger_than_what_is_answered_at_once_are_judged_alike(
+    train: ProductSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, _ = fit_titles(train, [COLOR, KIND])
+    products = train.read(["color", "kind"])
+    whole = said(models, products, "kind")
+    monkeypatch.setattr("tagger.tfidf.AT_ONCE", 7)
+    parts = said(models, products, "kind")
+    assert (whole.predicted == parts.predicted).all()
+    assert np.array_equal(whole.confidence, parts.confidence)
