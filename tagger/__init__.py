@@ -31,7 +31,8 @@ def load(
     Open_clip's and residual towers compute in bf16 where the hardware does, unless `fp32` is asked
     for or the model's config.json says `computes_in` float32; a mobile tower, as that of `fashion`,
     in float32; an export in the type that it was made with.
-    With open_clip's towers on a CPU, the process keeps the memory that it once had. `labels` are
+    With open_clip's towers on a CPU, the process keeps the memory that it once had; on a GPU, its
+    convolutions in float32 no longer compute in TF32. `labels` are
     those of tasks that nobody has labelled yet, for a contrastively trained model: {"neckline":
     ("v-neck", "crew neck")}.
 

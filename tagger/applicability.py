@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagger.config import Applicability, Config
-from tagger.scrub import giveaways, words_of
+from tagger.scrub import giveaways, says_none_of, words_of
 from tagger.tasks import Task
 from tagger.taxonomy import Taxonomy
 from tagger.tree import NO_NODE, Ids, Tree
@@ -83,12 +83,19 @@ def names_label(task: Task, titles: Sequence[str | None]) -> Bools:
     word of its last name."""
     # By the spellings of its first word, so that a title is not held against every label.
     by_first: dict[str, list[list[frozenset[str]]]] = {}
+    single: set[str] = set()
     for *_, name in task.tree.names:
         spellings = [giveaways([word]) for word in words_of(name)]
-        for first in spellings[0] if spellings else ():
-            by_first.setdefault(first, []).append(spellings)
+        if len(spellings) == 1:
+            single |= spellings[0]
+        elif spellings:
+            for first in spellings[0]:
+                by_first.setdefault(first, []).append(spellings)
+    alone = frozenset(single)
 
     def names(title: str) -> bool:
+        if not says_none_of(alone, title):
+            return True
         there = set(words_of(title))
         candidates = (spellings for word in there for spellings in by_first.get(word, ()))
         return any(all(there & spelling for spelling in spellings) for spellings in candidates)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from tagger.config import Training
-from tagger.scrub import scrub, words_of
+from tagger.scrub import says_none_of, scrub
 from tagger.titles import title_status
 
 
@@ -95,13 +95,15 @@ def augment_titles(
     beside another word in its place the label would be wrong rather than unsaid.
     """
     telling = frozenset[str]().union(*giveaways)
-    usable = (title for title in titles if title is not None and title_status(title) == "ok")
-    known = [word for title in usable for word in title.split() if _says_none_of(telling, word)]
     scrubbed = torch.rand(len(titles), generator=generator) < training.scrub
     chosen = torch.rand(len(titles), len(giveaways), generator=generator) < 0.5
     # Frozen towers are to see each title once; scrubbed ones are few.
     dropout = 0.0 if training.freeze_towers else training.word_dropout
     invented = 0.0 if training.freeze_towers else training.invented_words
+    known: list[str] = []
+    if invented:
+        usable = (title for title in titles if title is not None and title_status(title) == "ok")
+        known = [word for title in usable for word in title.split() if says_none_of(telling, word)]
     augmented: list[str | None] = []
     for row, title in enumerate(titles):
         if title is None:
@@ -113,7 +115,7 @@ def augment_titles(
                 bare = scrub(bare, words) if hit else bare
             title = bare or title
         parts = title.split()
-        if invented and parts and known:
+        if known and parts:
             parts = _invent(parts, known, telling, invented, generator)
         keep = torch.rand(len(parts), generator=generator) >= dropout
         augmented.append(
@@ -137,10 +139,6 @@ def _invent(
     for word, lot, (first, second) in zip(words, lots, pairs, strict=True):
         head, tail = known[first], known[second]
         new = head[: -(-len(head) // 2)] + tail[len(tail) // 2 :]
-        replaced = lot < share and all(_says_none_of(telling, either) for either in (word, new))
+        replaced = lot < share and all(says_none_of(telling, either) for either in (word, new))
         changed.append(new if replaced else word)
     return changed
-
-
-def _says_none_of(telling: frozenset[str], text: str) -> bool:
-    return telling.isdisjoint(words_of(text))

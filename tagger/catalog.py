@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +61,9 @@ class Catalog:
             raise CatalogError(f"{path}: its name is not UTF-8", "rename it")
         if not path.exists():
             raise CatalogError(f"no such catalog: {path}", _neighbours(path))
-        self._parts = _parquet_parts(path)
-        self._state = self._read_state()
         try:
+            self._parts = _parquet_parts(path)
+            self._state = self._read_state()
             self.schema: pa.Schema = (
                 pq.read_schema(self._parts[0]) if self._parts else self._csv_schema()
             )
@@ -230,8 +231,9 @@ class Catalog:
                 )
 
     def _starts_with(self, marks: tuple[bytes, ...]) -> bool:
-        with open(self.path, "rb") as file:
+        with suppress(OSError), open(self.path, "rb") as file:
             return file.read(2).startswith(marks)
+        return False
 
     def _unreadable(self, error: Exception) -> CatalogError:
         reason = str(error).splitlines()[0]
@@ -320,20 +322,20 @@ def _parquet_parts(path: Path) -> list[Path]:
     raise CatalogError(f"{path}: a catalog ends in .parquet or .csv, not {suffix!r}", hint)
 
 
-def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files that are data, also in linked folders; none by a link that leads back up.
-
-    `above`: the folders that led here, without links.
-    """
+def _files_below(folder: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """All files that are data, also in linked folders; `seen` are the folders that were walked
+    through, without links: of what two ways lead to, one is taken."""
+    seen = set() if seen is None else seen
     here = os.path.realpath(folder)
-    if here in above:
+    if here in seen:
         return
-    for entry in os.scandir(folder):
+    seen.add(here)
+    for entry in sorted(os.scandir(folder), key=lambda e: (e.is_symlink(), e.name)):
         # Names that start so are not data, by the habit of Spark, pyarrow and tagger itself.
         if entry.name.startswith((".", "_")):
             continue
         if entry.is_dir():
-            yield from _files_below(Path(entry.path), (*above, here))
+            yield from _files_below(Path(entry.path), seen)
         else:
             yield Path(entry.path)
 

@@ -53,12 +53,12 @@ LEFT_OUT = ("torch", "open_clip", "matplotlib", "jinja2")
 
 
 def _not_installed(package: str) -> UsageError:
-    what = "only predict and eval run, and only ONNX exports"
+    what, hint = "only predict and eval run, and only ONNX exports", "name one with --model, or "
     if package in ("matplotlib", "jinja2"):
-        what = "eval makes no plots and no pages"
+        what, hint = "eval draws no plots and writes no pages", ""
     return UsageError(
         f"{package} is not installed here; without it, {what}",
-        "name an export with --model, or install all of tagger: pip install . in its source folder",
+        f"{hint}install all of tagger: pip install . in its source folder",
     )
 
 

@@ -134,7 +134,7 @@ class MobileImageTower(nn.Module):
         self.token_width = width
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        if pixels.device.type == "cpu":
+        if pixels.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # In bf16 the way back through depthwise convolutions takes twice the time there. And
             # answers are computed in float32 (`speed_up`): so are those that an epoch is judged by.
             with torch.autocast("cpu", enabled=False):

@@ -149,7 +149,7 @@ def evaluate(
     columns = Columns(image_column, title_column, id_column, labels, separator)
     source = ProductSource(catalog, columns, image_root, limit, taxonomy)
     if compared is not None:
-        titles = replace(columns, image=Columns().image)  # it may have no pictures
+        titles = replace(columns, image=title_column)  # no picture is read
         train = None if tfidf is None else ProductSource(tfidf, titles, taxonomy=taxonomy)
         _compare(models, source, names, precision, train, json, report, robustness)
         return

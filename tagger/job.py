@@ -105,7 +105,7 @@ class Job:
         OutputError: `out` is in the way of something.
         """
         if options.out.is_symlink():  # parts and the output belong where it leads to
-            options = replace(options, out=options.out.resolve())
+            options = replace(options, out=_behind_link(options.out))
         self.bundle, self.options = bundle, options
         self.catalog = catalog or Catalog(options.catalog)
         check_image_root(options.image_root)
@@ -271,6 +271,18 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
             f"--retry-failed cannot read {out}: CSV has lost the types of the columns",
             "write a .parquet file or a directory, or label anew with --overwrite",
         )
+
+
+def _behind_link(out: Path) -> Path:
+    """Raises:
+    UsageError: it leads to a name with another ending, which says what is written.
+    """
+    target = out.resolve()
+    if target.suffix != out.suffix:
+        raise UsageError(
+            f"--out {out} is a link to {target}, with another ending", "name the target itself"
+        )
+    return target
 
 
 def added_columns(schema: pa.Schema) -> list[str]:

@@ -69,7 +69,7 @@ def curve_figure(
     axes.set_xlabel("share of products published")
     axes.set_ylabel("share of these right")
     # Below the axes, where no curve can run through it.
-    if axes.lines[1:]:  # besides the target
+    if len(axes.lines) > 1:  # not the target alone
         figure.legend(
             loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK
         )

@@ -81,8 +81,9 @@ class Tagger:
         names = parse_names(tasks) if isinstance(tasks, str) else tasks
         chosen = [self.bundle.task(name) for name in names or self.tasks]
         there = list(map(str, products.columns))
-        for name in (columns.image, columns.title):
-            refuse_other_letters(there, name, "the DataFrame", "tagger.catalog.Columns for")
+        for name, what in ((columns.image, "image"), (columns.title, "title")):
+            naming = f"columns=tagger.catalog.Columns({what}={{!r}})"
+            refuse_other_letters(there, name, "the DataFrame", naming)
         given = [name for name in (columns.image, columns.title) if name in there]
         if not given:
             raise CatalogError(
@@ -131,7 +132,7 @@ def label_batches(
     held = 0  # bytes of `unfinished`
     ahead = 0
     if answerer.bundle.device_type != "cpu":
-        ahead = READ_AHEAD * -(-batch_size // READ_ROWS)
+        ahead = min(READ_AHEAD * -(-batch_size // READ_ROWS), HELD_BATCHES)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):

@@ -231,15 +231,17 @@ def titles_of(
     return strings(rows, column, path) if there else [None] * rows.num_rows
 
 
-def refuse_other_letters(there: Sequence[str], name: str, where: str, option: str) -> None:
-    """Raises:
-    CatalogError: of the columns `there` none is called `name`, but one is in other letters.
+def refuse_other_letters(there: Sequence[str], name: str, where: str, naming: str) -> None:
+    """`naming` says how to name another column, with {} for that name.
+
+    Raises:
+        CatalogError: of the columns `there` none is called `name`, but one is in other letters.
     """
     alike = [other for other in there if other.strip().lower() == name.lower()]
     if alike and name not in there:
         raise CatalogError(
             f"{where} has no column {name!r}, but {alike[0]!r}",
-            f"rename it, or add {option} {shlex.quote(alike[0])}",
+            f"rename it, or add {naming.format(shlex.quote(alike[0]))}",
         )
 
 
@@ -266,7 +268,7 @@ def input_columns(catalog: Catalog, columns: Columns) -> list[str]:
     ):
         if name != default:
             catalog.require([name], option)
-        refuse_other_letters(there, name, str(catalog.path), option)
+        refuse_other_letters(there, name, str(catalog.path), f"{option} {{}}")
     found = [name for name in (columns.image, columns.title) if name in there]
     if not found and len(there) == 1 and (mark := next((m for m in ";\t|" if m in there[0]), None)):
         raise CatalogError(

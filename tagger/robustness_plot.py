@@ -68,11 +68,11 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
         dress(panel)
     for row in grid:
         row[0].set_ylabel(f"recall at {100 * first.precision:g}% precision", color=INK, fontsize=9)
-    # Not by get_legend_handles_labels: it passes over a model whose name begins with "_".
+    # Names are put in afterwards: matplotlib leaves out what begins with "_".
     names = list(results)
     legend = figure.legend(
         panels[0].get_lines()[: len(names)],
-        names,
+        ["model"] * len(names),
         loc="outside lower center",
         ncols=min(len(names), max(2, columns + 1)),
         frameon=False,
@@ -80,8 +80,9 @@ def robustness_figure(results: Mapping[str, Robustness]) -> Figure:
         labelcolor=INK,
         handlelength=3.2,
     )
-    for text in legend.get_texts():
+    for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)  # a name may hold two "$"
+        text.set_text(name)
     return figure
 
 

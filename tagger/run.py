@@ -89,7 +89,7 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
     Raises:
         LockedError, OtherRunError, OutputError, DiskFullError: see `RunDirectory`.
         CatalogError, CatalogChangedError: the catalog is damaged, or was written to.
-        TooManyFailuresError: more than `max_failures`; nothing is published.
+        TooManyFailuresError: more than `max_failures`; nothing is published that was not before.
     """
     started = time.monotonic()
     options = job.options
@@ -442,7 +442,7 @@ def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Re
     COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
 
     Raises:
-        OutputError: it is damaged.
+        OutputError: it is damaged, or cannot be read.
     """
     try:
         with pq.ParquetFile(as_file(file), pre_buffer=False) as content:
@@ -455,6 +455,10 @@ def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Re
                 yield from content.iter_batches(rows, [number], chosen)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the machine's fault
+            raise OutputError(
+                f"{file} cannot be read: {reason}", "run the same command again"
+            ) from error
         raise OutputError(
             f"{file} is damaged: {reason}", "delete it, and run the same command again"
         ) from error

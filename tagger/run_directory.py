@@ -77,12 +77,12 @@ class RunDirectory:
     def open(self, fingerprint: Fingerprint, overwrite: bool) -> RunDirectory:
         """Lock the directory for the run of `fingerprint`, and make it where it is not there.
 
-        With `overwrite`, a finished run or one of another fingerprint is removed first. What a
-        killed run left half written is deleted.
+        With `overwrite`, a finished run or one of another fingerprint is removed first; without it,
+        one that has done no part. What a killed run left half written is deleted.
 
         Raises:
             LockedError: another run is at work in it.
-            OtherRunError: it holds a run of another fingerprint.
+            OtherRunError: it holds a run of another fingerprint, or parts of one.
             OutputError: it cannot be written, or holds files that are not of a run.
         """
         try:

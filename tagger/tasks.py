@@ -154,7 +154,7 @@ def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
     """
     names: list[str] = []
     labels: dict[str, list[str]] = {}
-    for part in text.split(","):
+    for part in unicodedata.normalize("NFC", text).split(","):
         name, mark, first = (piece.strip() for piece in part.partition("="))
         if mark:
             names.append(name or "=")
@@ -206,6 +206,6 @@ def parse_names(text: str) -> list[str]:
     if taken := [name for name in names if name in ("image", "title")]:
         raise UsageError(
             f"a task {taken[0]!r} would put out {taken[0]}_status, and that is a column already",
-            f"give it another name: --tasks {taken[0]}_kind={taken[0]}",
+            f"call the task otherwise; train and eval take NAME={taken[0]} for the column",
         )
     return names

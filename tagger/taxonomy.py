@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -164,7 +165,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
     suffix = path.suffix.lower()
     if not text.strip():
         raise TaxonomyError(f"{path} is empty", FORMATS)
-    if text.lstrip().startswith(HEADERS) or _ID.match(text.lstrip()):
+    if (first := text.lstrip("\r\n")).startswith(HEADERS) or _ID.match(first):
         entries = list(_text_entries(path, text))
     elif suffix == ".json" or text.lstrip().startswith("{"):
         entries = list(_json_entries(path, text))
@@ -177,7 +178,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """The text of a UTF-8 file, without a byte order mark, in composed characters (NFC).
 
     Raises:
         TaxonomyError: it cannot be read, or is not UTF-8.
@@ -189,7 +190,7 @@ def read_text(path: Path) -> str:
             f"{path} cannot be read: {error.strerror or error}", "check the name of the file"
         ) from error
     try:
-        return raw.decode("utf-8-sig")
+        return unicodedata.normalize("NFC", raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise TaxonomyError(

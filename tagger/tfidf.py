@@ -88,12 +88,12 @@ def fit_titles(source: ProductSource, tasks: Sequence[Task]) -> tuple[list[Title
         CatalogError: see `ProductSource.read`.
     """
     products = source.read([task.name for task in tasks])
-    learned: set[str] = set()
-    return [_fit(task, products, source, learned) for task in tasks], learned
+    fitted = [_fit(task, products, source) for task in tasks]
+    return [model for model, _ in fitted], set().union(*(titles for _, titles in fitted))
 
 
-def _fit(task: Task, products: Products, source: ProductSource, learned: set[str]) -> TitleModel:
-    """The titles that it is fitted to are added to `learned`."""
+def _fit(task: Task, products: Products, source: ProductSource) -> tuple[TitleModel, Sequence[str]]:
+    """The model of one task, and the titles that it is fitted to."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -110,7 +110,6 @@ def _fit(task: Task, products: Products, source: ProductSource, learned: set[str
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     classifier = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
     titles = [title for row in rows if (title := products.titles[row]) is not None]
-    learned.update(titles)
     try:
         vectors = vectorizer.fit_transform(titles)
     except ValueError as error:  # no title has a word of two letters
@@ -119,7 +118,7 @@ def _fit(task: Task, products: Products, source: ProductSource, learned: set[str
             "name another column with --title-column, or compare without --tfidf",
         ) from error
     classifier.fit(vectors, truth[rows])
-    return TitleModel(task, vectorizer, classifier, classifier.classes_)
+    return TitleModel(task, vectorizer, classifier, classifier.classes_), titles
 
 
 def judge_titles(

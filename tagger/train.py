@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -195,8 +195,9 @@ def check_weights(
             "take --batch-size 2 at least, better 128",
         )
     if training.freeze_towers and options.pretrained is None and not trained:
+        asked = "--freeze-towers" if options.freeze_towers else f"the recipe of {options.model}"
         raise UsageError(
-            f"--freeze-towers: the towers of {options.model} know nothing yet",
+            f"{asked} freezes the towers, and these know nothing yet",
             "start from a trained model (--model DIR) or from weights (--pretrained TAG)",
         )
     if training.epochs == 0:
@@ -329,8 +330,9 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release(remove=True)
-        if not was_there and not any(out.iterdir()):
-            out.rmdir()  # of a run that was refused
+        if not was_there:
+            with suppress(OSError):  # it is not empty
+                out.rmdir()
 
 
 def check_target(out: Path, resume: bool) -> None:

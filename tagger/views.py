@@ -82,14 +82,14 @@ def predict_views(
         try:
             outputs = _outputs(model, tokenizer, products, pixels, device, views, words or {}, rows)
         except torch.OutOfMemoryError as error:
-            if size == 1:
+            if len(rows) == 1:
                 raise no_room(device, "one product") from error
         else:
             yield rows, outputs
             start += size
             continue
         # Outside of the except clause, whose error still holds the tensors.
-        size //= 2
+        size = len(rows) // 2
         torch.cuda.empty_cache()
 
 

@@ -263,6 +263,10 @@ def test_title_names_a_node_of_a_tree_by_the_words_of_its_last_name() -> None:
 def test_labels_without_words_are_named_by_no_title() -> None:
     assert names_label(Task("x", ("-", "!?")), ["- !?", "a"]).tolist() == [False, False]
     assert names_label(Task("size", ("XL", "of")), ["xl", "of it"]).tolist() == [True, True]
+    assert names_label(Task("color", ("红色", "蓝色")), ["红色牛仔裤", "白色"]).tolist() == [
+        True,
+        False,
+    ]
 
 
 def test_mask_is_of_the_leaves_below_the_nodes_of_the_rule() -> None:

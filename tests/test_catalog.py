@@ -312,10 +312,23 @@ def test_parts_of_any_spelling_and_in_linked_folders_are_read(tmp_path: Path) ->
     for path in (feed / "a.parquet", feed / "B.PARQUET", real / "c.Pq"):
         pq.write_table(pa.table({"title": [path.name]}), path)
     (feed / "linked").symlink_to(real)
+    (feed / "again").symlink_to(real)  # of two ways to one folder, one is taken
     (feed / "up").symlink_to(feed)  # a link that leads back up adds nothing, and has an end
     (real / "up").symlink_to(tmp_path / "feed")
     titles = [row["title"] for row in rows_of(feed)]
     assert titles == ["B.PARQUET", "a.parquet", "c.Pq"]
+
+
+def test_catalog_that_goes_away_is_a_catalog_error(make_catalog: MakeCatalog) -> None:
+    path = make_catalog([{"title": "a"}], "gone.csv")
+    catalog = Catalog(path)
+    path.unlink()
+    with pytest.raises(CatalogError, match="cannot be read"):
+        _ = catalog.sha256
+    (path.parent / "feed").mkdir()
+    (path.parent / "feed" / "a.parquet").symlink_to(path)
+    with pytest.raises(CatalogError, match="cannot be read"):
+        Catalog(path.parent / "feed")
 
 
 def test_image_root_that_is_no_folder_is_refused(make_catalog: MakeCatalog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -970,6 +971,20 @@ def test_damaged_part_is_named(tiny: Bundle, catalog: Path, tmp_path: Path, cont
     assert files(tmp_path / "out") == whole
 
 
+def test_what_the_machine_cannot_read_is_not_called_damaged(
+    tiny: Bundle, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    run(job(tiny, catalog, tmp_path / "out"))
+    again = job(tiny, catalog, tmp_path / "out")
+    monkeypatch.setattr(pq, "ParquetFile", busy)
+    with pytest.raises(OutputError, match=r"part-00000\.parquet cannot be read") as caught:
+        run(again)
+    assert "delete" not in caught.value.hint
+
+
 def test_run_that_has_done_nothing_is_in_nobodys_way(
     tiny: Bundle, catalog: Path, tmp_path: Path, make_catalog: MakeCatalog
 ) -> None:
@@ -1004,6 +1019,14 @@ def test_output_behind_a_link_is_written_where_it_leads(
     assert (tmp_path / name).is_symlink()
     assert Catalog(tmp_path / "elsewhere" / name).num_rows == NUM_ROWS
     assert not list(tmp_path.glob(f".{name}*"))
+
+
+def test_link_with_another_ending_than_its_target_is_refused(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "latest.parquet").symlink_to(tmp_path / "blob")
+    with pytest.raises(UsageError, match="another ending"):
+        job(tiny, catalog, tmp_path / "latest.parquet")
 
 
 def test_output_whose_name_is_not_utf8_is_refused(

@@ -70,7 +70,9 @@ def test_common_words_beside_others_give_nothing_away(word: str) -> None:
         ("32GB", "Stick 32GB 64GB", "Stick 64GB"),
         ("Set", "Tea set of 6", "Tea of 6"),
         ("Off White", "Off White shirt", "Off shirt"),
-        ("红色", "红色牛仔裤", "牛仔裤"),
+        ("红色", "Acme 红色牛仔裤 XL", "Acme 牛仔裤 XL"),
+        ("红色", "白色 红酒", "白色 红酒"),
+        ("ブルー", "ルビーブレスレット・ブルー", "ルビーブレスレット・"),
         ("नीला", "नीला कुर्ता", "कुर्ता"),
     ],
 )

@@ -445,6 +445,17 @@ def test_file_that_is_not_utf8_is_refused_with_the_repairing_command(
     assert "iconv" in error.hint
 
 
+def test_letters_that_are_composed_otherwise_are_the_same(tmp_path: Path) -> None:
+    text = "parent,child\n,Gru\u0308n\nGru\u0308n,Moos\n"  # decomposed; a catalog is composed
+    read = read_taxonomy(write(tmp_path, text, "a.csv"))
+    assert read.resolve(["Gr\u00fcn > Moos"], " > ", "x") == ["Gr\u00fcn > Moos"]
+
+
+def test_blank_lines_before_the_header_do_not_count(tmp_path: Path) -> None:
+    text = "\n\r\n# Google_Product_Taxonomy_Version: 2021-09-21\n1 - A\n2 - A > B\n"
+    assert read_taxonomy(write(tmp_path, text, "a.txt")).nodes == (("A",), ("A", "B"))
+
+
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere.txt", "No such file")
     refused(tmp_path, "directory")

@@ -96,7 +96,7 @@ def test_plain_titles_need_no_cleaning(tokenizer: Tokenizer) -> None:
         assert fast.encode(title).ids == tokenizer.encode([title])[0]
 
 
-def test_ids_for_clip_are_those_of_open_clip_and_a_word_of_any_length_takes_no_time() -> None:
+def test_ids_for_clip_are_those_of_open_clip_and_no_word_is_remembered() -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     theirs, mine = SimpleTokenizer(context_length=20), ClipPieces(20)
@@ -109,4 +109,7 @@ def test_ids_for_clip_are_those_of_open_clip_and_a_word_of_any_length_takes_no_t
     ]
     for title, ids in zip(titles, mine.encode(titles), strict=True):
         assert ids == [theirs.sot_token_id, *theirs.encode(title)[:18], theirs.eot_token_id]
+    remembered = len(mine._bpe.cache)
+    mine.encode([f"unheard{n}of" for n in range(50)])
+    assert len(mine._bpe.cache) == remembered
     assert len(mine.encode(["x" * 100_000])[0]) == 20
