@@ -61,6 +61,7 @@ class Catalog:
             raise CatalogError(f"{path}: its name is not UTF-8", "rename it")
         if not path.exists():
             raise CatalogError(f"no such catalog: {path}", _neighbours(path))
+        self._parts: list[Path] = []
         try:
             self._parts = _parquet_parts(path)
             self._state = self._read_state()
@@ -230,9 +231,10 @@ class Catalog:
                     "write all parts of the catalog with one schema",
                 )
 
-    def _starts_with(self, marks: tuple[bytes, ...]) -> bool:
+    def _is_utf_16(self) -> bool:
+        """Whether a file begins with the byte order mark of UTF-16."""
         with suppress(OSError), open(self.path, "rb") as file:
-            return file.read(2).startswith(marks)
+            return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
         return False
 
     def _unreadable(self, error: Exception) -> CatalogError:
@@ -245,7 +247,7 @@ class Catalog:
             hint = "put quotes around fields with commas, or write the catalog as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
-        if not self._parts and self._starts_with((b"\xff\xfe", b"\xfe\xff")):
+        if not self._parts and self._is_utf_16():
             reason = "it is UTF-16"
             hint = "save it as UTF-8: iconv -f UTF-16 -t UTF-8 old.csv > new.csv"
         return CatalogError(f"{self.path} cannot be read: {reason}", hint)

@@ -168,7 +168,7 @@ def _orientation(image: Image.Image) -> int:
     """As EXIF says; upright (1) where that is damaged, for the picture is not."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except (*_DAMAGED, TypeError):
+    except _DAMAGED:
         return 1
 
 

@@ -178,6 +178,7 @@ def predict(
     labels = {name: given for name, given in asked.items() if given is not None}
     from tagger import load
     from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
+    from tagger.output import write_bytes
     from tagger.report import write_report
     from tagger.run import dry_run as estimate
     from tagger.run import run
@@ -211,7 +212,7 @@ def predict(
         show_estimate(estimate(job), options.out, job.how.root)
         return
     if report is not None and report.is_file():
-        report.write_bytes(b"")  # an older one would be taken for that of a run that fails
+        write_bytes(report, b"")  # an older one would be taken for that of a run that fails
     with Bar("products", sum(job.part_sizes.values())) as bar:
         result = run(job, bar.advance)
     show_prediction(result, options.out, job.how.root)

@@ -331,6 +331,17 @@ def test_catalog_that_goes_away_is_a_catalog_error(make_catalog: MakeCatalog) ->
         Catalog(path.parent / "feed")
 
 
+def test_folder_that_cannot_be_listed_is_a_catalog_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(CatalogError, match="Permission denied"):
+        Catalog(tmp_path)
+
+
 def test_image_root_that_is_no_folder_is_refused(make_catalog: MakeCatalog) -> None:
     path = make_catalog([{"title": "a"}])
     for root in (path, path.parent / "nowhere"):

@@ -522,6 +522,10 @@ def test_report_of_an_older_run_is_not_taken_for_that_of_one_that_failed(
     again = ("--out", tmp_path / "b.parquet", "--max-failures", "0")
     assert run("predict", path, *options, *again).code == 11
     assert (tmp_path / "run.json").read_text() == ""
+    (tmp_path / "run.json").write_text("old")
+    (tmp_path / "run.json").chmod(0o400)  # is replaced, not written into
+    assert run("predict", path, *options, "--overwrite").code == 0
+    assert (tmp_path / "run.json").read_text().startswith("{")
 
 
 @pytest.mark.parametrize("end", [0, 7])
