@@ -202,8 +202,8 @@ class Network(nn.Module, ABC):
         if isinstance(self.image_tower, OpenClipImageTower) and self.image_tower.pixel_dtype:
             return self.image_tower.pixel_dtype
         # An export may store matrices in another type than it computes in, but not vectors.
-        vectors = (p.dtype for p in self.image_tower.parameters() if p.ndim == 1)
-        return next(vectors, torch.float32)
+        vectors = [p.dtype for p in self.image_tower.parameters() if p.ndim == 1]
+        return vectors[0] if vectors else torch.float32
 
     @property
     def device(self) -> torch.device:

@@ -291,8 +291,8 @@ def cannot_write(
     """What `error`, of the system or of a library that passes on what the system said, means for
     the user; `again` is what to do once there is room."""
     number = error.errno if isinstance(error, OSError) else None
-    # Libraries in Rust say it in words: "No space left on device (os error 28)".
-    if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):
+    # Libraries in Rust say it in words: "No space left on device (os error 28)", "Os { code: 28, ".
+    if number is None and (said := re.search(r"(?:\(os error|\bcode:) (\d+)\b", str(error))):
         number = int(said[1])
     reason = f"cannot write {path}: {os.strerror(number) if number else error}"
     if number in _NO_ROOM:

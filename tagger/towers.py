@@ -309,7 +309,7 @@ def open_clip_towers(name: str) -> tuple[OpenClipImageTower, OpenClipTextTower]:
             name,
             force_custom_text=True,
             pretrained_text=False,
-            device=torch.get_default_device(),  # open_clip would insist on the CPU
+            device=torch.empty(0).device,  # where layers are made here; its own default is the CPU
         )
     return (
         OpenClipImageTower(model.visual, config["embed_dim"], open_clip_image_size(config)),

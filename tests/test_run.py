@@ -867,7 +867,10 @@ def test_retry_failed_takes_columns_of_any_type(
     note = pa.array(values if kind == pa.binary_view() else text, kind)
     images = [f"{n}.jpg" for n in range(9)]
     table = pa.table({"image": images, "title": ["red"] * 9, "note": note})
-    pq.write_table(table, tmp_path / "feed.parquet")
+    try:
+        pq.write_table(table, tmp_path / "feed.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this pyarrow writes no such columns")
     for n in (1, 4, 8):
         save_picture(tmp_path / images[n], n)
     run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.parquet"))
