@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,9 +103,10 @@ def load(name: str | Path, device: torch.device | None = None) -> Bundle:
     refuse_links(path, FILES)
     config = read_config(path / CONFIG)
     if not (path / WEIGHTS).is_file():
+        quoted = shlex.quote(str(name))
         raise ModelError(
             f"{path} is a definition without weights ({WEIGHTS})",
-            f"train it: tagger train CATALOG --tasks ... --model {path.name} --out DIR",
+            f"train it: tagger train CATALOG --tasks ... --model {quoted} --out DIR",
         )
     tokenizer = load_tokenizer(path, config)
     _check_shapes(config, path / WEIGHTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         raise UsageError(
             f"task {task!r} has no threshold for precision {precision:g}; there are: {known}",
             "choose one of these, or fit it: "
-            f"tagger eval LABELLED --tasks {task} --calibrate --precision {precision:g}",
+            f"tagger eval LABELLED --tasks {shlex.quote(task)} --model DIR --calibrate "
+            f"--precision {precision:g}",
         )
 
 

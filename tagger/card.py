@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +37,7 @@ def write_card(
         + " |"
         for task in config.tasks
     )
+    names = ",".join(task.name for task in config.tasks)
     left_out = "\n".join(
         f"- {task}: {listing(list(labels), 20)}" for task, labels in data.left_out.items()
     )
@@ -68,7 +70,7 @@ tree they taught the node above):
 {_trees(config)}{_precision(bf16)}
 Before you pass it on, say under which licence, in the first lines of this file.
 
-Use: `tagger predict CATALOG --tasks {",".join(task.name for task in config.tasks)} --model DIR`
+Use: `tagger predict CATALOG --tasks {shlex.quote(names)} --model DIR`
 """
 
 

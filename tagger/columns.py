@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,12 +158,12 @@ def check_precision(bundle: Model, how: Labelling) -> None:
         return
     if bundle.calibration is None:
         names = ",".join(task.name for task in how.tasks)
-        command = f"tagger eval LABELLED --tasks {names} --model {bundle.path} --calibrate"
+        named = shlex.join(["--tasks", names, "--model", str(bundle.path)])
         raise UsageError(
             f"{bundle.path.name} is not calibrated, so no precision can be promised",
             "calibrate the model that it was made from, then export that again"
             if bundle.is_export
-            else f"calibrate it: {command}",
+            else f"calibrate it: tagger eval LABELLED {named} --calibrate",
         )
     for task in how.tasks:
         bundle.calibration.threshold(task.name, how.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -236,9 +237,10 @@ def show_calibration(
                 f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
                 "products: too few of them, or too many wrong; it will abstain from all"
             )
+    named = shlex.join(["--tasks", ",".join(tasks), "--model", str(directory)])
     say(
-        f"{directory} is calibrated; next: tagger predict CATALOG --tasks {','.join(tasks)} "
-        f"--model {directory} --min-precision {precision:g}"
+        f"{directory} is calibrated; next: tagger predict CATALOG {named} "
+        f"--min-precision {precision:g}"
     )
 
 

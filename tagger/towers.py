@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -337,7 +338,7 @@ def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTow
         other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
         raise WeightsError(
             f"weights {pretrained!r} were trained with another activation than {name} has",
-            f"--model {other} --pretrained {pretrained}",
+            f"--model {other} --pretrained {shlex.quote(pretrained)}",
         )
     is_file = Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors")
     tags = open_clip.list_pretrained_tags_by_model(name)

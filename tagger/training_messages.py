@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -90,7 +91,5 @@ def show_training(result: TrainResult, out: Path) -> None:
     if result.bf16 is not None:
         say(str(result.bf16))
     tasks = ",".join(task.name for task in result.data.tasks)
-    say(
-        f"{out} is ready ({result.seconds / 60:.0f} minutes); "
-        f"next: tagger predict CATALOG --tasks {tasks} --model {out}"
-    )
+    named = shlex.join(["--tasks", tasks, "--model", str(out)])
+    say(f"{out} is ready ({result.seconds / 60:.0f} minutes); next: tagger predict CATALOG {named}")

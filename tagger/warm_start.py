@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def take_towers(model: Network, trained: Network, path: Path) -> set[str]:
     if not _has_towers_of(model.config.architecture, trained.config.architecture):
         raise UsageError(
             f"--pretrained {path}: its towers are others than those of --model",
-            f"name a model of the same architecture, or start from it: --model {path}",
+            "name a model of the same architecture, or start from it: --model "
+            f"{shlex.quote(str(path))}",
         )
     theirs = trained.state_dict()
     own = [name for name in model.state_dict() if name.startswith(TOWERS)]

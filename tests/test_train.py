@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shlex
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tagger import bundle
+from tagger import bundle, cli
 from tagger.bundle import load
 from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
@@ -665,3 +668,37 @@ def test_a_run_that_is_refused_leaves_no_folder(options: TrainOptions, tmp_path:
     with pytest.raises(CatalogError):
         run(replace(options, tasks=["colour"]))
     assert options.out.exists()
+
+
+def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
+    catalog: Path,
+    definition: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def call(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        return capsys.readouterr().err
+
+    feed = tmp_path / "feed.parquet"
+    pd.read_parquet(catalog).rename(columns={"color": "color (main)"}).to_parquet(feed)
+    shutil.copytree(catalog.parent, tmp_path, dirs_exist_ok=True)
+    out = tmp_path / "my model"
+    given = ("--tasks", "color (main)", "--model", definition, "--epochs", "1", "--limit", "60")
+    said = call("train", feed, *given, "--out", out)
+    after = ["predict", "CATALOG", "--tasks", "color (main)", "--model", str(out)]
+    assert shlex.split(said.split("next: tagger ")[1]) == after
+    use = (out / "README.md").read_text().split("Use: `tagger ")[1].split("`")[0]
+    assert shlex.split(use) == [*after[:5], "DIR"]
+
+    said = call("predict", feed, "--tasks", "color (main)", "--model", out, "--min-precision", ".9")
+    calibrate = ["eval", "LABELLED", *after[2:], "--calibrate"]
+    assert shlex.split(said.split("calibrate it: tagger ")[1]) == calibrate
+    said = call("eval", feed, *calibrate[2:], "--precision", ".2")
+    assert shlex.split(said.split("next: tagger ")[1])[: len(after)] == after
+
+    said = call("predict", feed, "--tasks", "color", "--model", definition)
+    assert f"--model {definition} " in said.split("train it: tagger ")[1]
