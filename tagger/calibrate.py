@@ -30,18 +30,13 @@ from tagger.errors import CatalogError
 from tagger.hashes import file_digest
 from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
-from tagger.scrub import giveaways
 from tagger.shelf import WEIGHTS
-from tagger.split import validation_rows
 from tagger.tasks import Task
 from tagger.trained_on import was_trained_on
 
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
 of the search are fitted on. The thresholds are tested on what is left."""
-LARGEST_GROUP, LARGEST_SHARE = 10, 0.02
-"""So many near-duplicates, or this share of the products if it is more, stay on one side. The tests
-promise something of the catalog only if what they see is like it."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +69,9 @@ def calibrate(
     """Thresholds of each of `tasks` for each of PRECISIONS and the one asked for; what was fitted
     for other tasks stays.
 
-    Products that the model was trained on are left out. The others are parted in three,
-    near-duplicates on one side unless there are very many of them: one for the temperature and the
-    start of the search, one for the tests behind the thresholds, one to report on.
+    Products that the model was trained on are left out. The others are parted in three: one for the
+    temperature and the start of the search, one for the tests behind the thresholds, one to report
+    on.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -94,7 +89,7 @@ def calibrate(
             "others cannot be seen there",
             "calibrate on labelled products that it has not seen",
         )
-    parts = _parts(products, new)
+    parts = _parts(new)
     origin = Catalog(source.path).sha256
     fitted = {}
     for task in known:
@@ -193,22 +188,20 @@ def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise)
     )
 
 
-def _parts(products: Products, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+def _parts(new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
     """(n,) each, of the products that are `new` (n,): those that guide, those that are tested on,
-    those that are reported on."""
-    words = giveaways(
-        {label for labels in products.labels.values() for label in labels if label is not None}
-    )
-    largest = max(LARGEST_GROUP, round(LARGEST_SHARE * int(new.sum())))
+    those that are reported on.
 
-    def choose(among: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
-        rows = np.flatnonzero(among)
-        part = products.take(rows.tolist())
-        chosen = np.zeros(len(products), dtype=bool)
-        chosen[rows] = validation_rows(part.titles, part.images, share, seed, words, largest)
-        return chosen
-
-    reported = choose(new, REPORT_SHARE, seed=0)
-    # In another order than the first: what that left comes late in it, parted groups do not.
-    guiding = choose(new & ~reported, GUIDE_SHARE, seed=1)
-    return guiding, new & ~reported & ~guiding, reported
+    By chance product by product: near-duplicates on one side would make the tests see a sample of
+    titles, each with all its products, and promise what they cannot know. The model has seen none
+    of these products, so that no side knows anything of another one.
+    """
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(new))
+    num_reported = round(REPORT_SHARE * len(rows))
+    num_guiding = round(GUIDE_SHARE * (len(rows) - num_reported))
+    parts = []
+    for part in np.split(rows, [num_guiding, len(rows) - num_reported]):
+        chosen = np.zeros(len(new), dtype=bool)
+        chosen[part] = True
+        parts.append(chosen)
+    return tuple(parts)

@@ -123,7 +123,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
 
 
 def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
-    """The temperature that makes the labels likeliest (Guo et al. 2017, section 4.2).
+    """The temperature that makes the labels likeliest (Guo et al. 2017, section 4.2), drawn towards
+    1 as much as one product weighs.
 
     Args:
         logits: (n, labels).
@@ -143,7 +144,10 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
         scaled = kept / math.exp(log_temperature)
         scaled = scaled - scaled.max(1, keepdims=True)
         log_sum = np.log(np.exp(scaled).sum(1))
-        return float((log_sum - scaled[np.arange(len(ids)), ids]).mean())
+        wrong = float((log_sum - scaled[np.arange(len(ids)), ids]).mean())
+        # Where no product is wrong, ever lower temperatures would only be likelier. This counts as
+        # a single product against that, and nothing where there are many.
+        return wrong + log_temperature**2 / len(ids)
 
     found = minimize_scalar(cost, bounds=(math.log(0.05), math.log(20)), method="bounded")
     return float(math.exp(found.x))

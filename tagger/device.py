@@ -14,15 +14,19 @@ def choose_device(name: str | None) -> torch.device:
     """`name`, or the first GPU, or the CPU.
 
     Raises:
-        UsageError: `name` is not a device of this machine.
+        UsageError: `name` is not a device of this machine, or one that cannot be used.
     """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        device = torch.device(wanted)
+        torch.zeros(1, device=device).tolist()  # of "meta" there is nothing to be had
+    except torch.OutOfMemoryError as error:
+        raise no_room(torch.device(wanted), "anything") from error
     except (RuntimeError, AssertionError) as error:
         there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        if name is None:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"the GPU cannot be used: {reason}", "--device cpu") from error
         raise UsageError(
             f"--device {name!r} is not available here", f"this machine has: {there}"
         ) from error

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tagger.device import no_room
 from tagger.feature_cache import FeatureCache
 from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
-from tagger.inference import pictures_at_once
+from tagger.inference import image_features
 from tagger.memory import Once, Remembered
 from tagger.network import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
@@ -57,7 +57,6 @@ class Encoder:
         self.num_images = self.num_titles = 0
         self._most: int | None = None
         """Products that fit into the memory of the device together, once that is known."""
-        self._pictures_at_once = pictures_at_once(bundle.model, ROUND)
         self._images = Remembered(max_bytes, cache, b"" if cache is None else image_context(bundle))
         # What is stored of a title has its padded length.
         context = b"" if cache is None else text_context(bundle) + bytes([self._title_step])
@@ -199,13 +198,7 @@ class Encoder:
         """One row a picture, and rows that fill the batch up."""
         missing = round_up(max(1, len(pictures))) - len(pictures)
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
-        model, device = self.bundle.model, self.bundle.device
-        parts = torch.split(pixels, self._pictures_at_once or len(pixels))
-        features = [model.image_features(part.to(device)) for part in parts]
-        return Features(
-            torch.cat([some.pooled for some in features]),
-            torch.cat([some.tokens for some in features]),
-        )
+        return image_features(self.bundle.model, pixels, ROUND)
 
     def tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagger.allocator import keep_freed_memory
 from tagger.conv_towers import ConvImageTower, ConvNorm, MobileImageTower, ResidualBlock
 from tagger.device import has_bf16
 from tagger.fast_vit import Cast, fold_normalisation, narrow_products, write_out_attention
-from tagger.network import Head, Network
+from tagger.network import Features, Head, Network
 from tagger.towers import OpenClipImageTower, OpenClipTextTower
 
 
@@ -75,7 +75,18 @@ def _spare_tanh(part: nn.Module) -> None:
             module.approximate = "none"
 
 
-def pictures_at_once(model: Network, step: int) -> int | None:
+def image_features(model: Network, pixels: Tensor, step: int = 1) -> Features:
+    """What the image tower says of pixels (n, 3, height, width) on any device, asked for as many
+    at a time as it answers fastest, a multiple of `step`."""
+    parts = torch.split(pixels, _pictures_at_once(model, step) or len(pixels))
+    features = [model.image_features(part.to(model.device)) for part in parts]
+    return Features(
+        torch.cat([some.pooled for some in features]),
+        torch.cat([some.tokens for some in features]),
+    )
+
+
+def _pictures_at_once(model: Network, step: int) -> int | None:
     """How many pictures the image tower answers fastest at once, a multiple of `step`; None: as
     many as there are.
 

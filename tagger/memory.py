@@ -56,7 +56,8 @@ def _by_key(keys: Sequence[bytes], features: Features) -> dict[bytes, Features]:
 
 
 class Memory:
-    """Features by key, the oldest batch forgotten beyond `max_bytes`; for several threads.
+    """Features by key, the oldest batch forgotten beyond `max_bytes`, but never the newest; for
+    several threads.
 
     Batches are kept and forgotten whole, however often a row is asked for: rows copied one by one
     would leave the heap full of holes (it grew to four times the features in it), and a row that
@@ -82,7 +83,9 @@ class Memory:
             self._bytes += size
             self._batches.append((rows, size))
             self._values.update(rows)
-            while self._bytes > self._max_bytes:
+            # The newest stays, however large: on a GPU a batch may be more than all that is meant
+            # to be remembered, and the products that repeat it come next.
+            while self._bytes > self._max_bytes and len(self._batches) > 1:
                 oldest, freed = self._batches.popleft()
                 self._bytes -= freed
                 for key, features in oldest.items():

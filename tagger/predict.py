@@ -31,8 +31,9 @@ READ_AHEAD = 2
 no core free for that: side by side, both take longer than one after the other."""
 STRIDE = 8
 """Rows between one that is prepared and the next."""
-HELD_BYTES, HELD_BATCHES = 256 << 20, 32
-"""Catalog rows that may wait for the model; beyond, the oldest go on in smaller batches."""
+HELD_BYTES, HELD_BATCHES, MOST_HELD_BATCHES = 256 << 20, 32, 128
+"""Catalog rows that may wait for the model; beyond, the oldest go on in smaller batches. Where the
+model takes more than READ_ROWS at once, more have to wait for titles of one length to fill that."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def label_batches(
     ahead = 0
     if answerer.bundle.device_type != "cpu":
         ahead = min(READ_AHEAD * -(-batch_size // READ_ROWS), HELD_BATCHES)
+    most_held = min(max(HELD_BATCHES, 16 * batch_size // READ_ROWS), MOST_HELD_BATCHES)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):
@@ -158,7 +160,7 @@ def label_batches(
                     rows = unfinished.popleft()
                     held -= rows.given.nbytes
                     yield rows.given, rows.new_columns(how.schema)
-                if held < HELD_BYTES and len(unfinished) < HELD_BATCHES:
+                if held < HELD_BYTES and len(unfinished) < most_held:
                     break
                 late = unfinished[0]
 

@@ -71,5 +71,6 @@ def _without(run: str, words: frozenset[str]) -> str:
 
 @lru_cache(maxsize=64)
 def _unspaced(words: frozenset[str]) -> list[str]:
-    """Those of `words` that are written without spaces, the longest first."""
-    return sorted(filter(_UNSPACED.search, words), key=len, reverse=True)
+    """Those of `words` that are written without spaces, the longest first; of equally long ones, as
+    they sort, or each process would take another one out where two overlap."""
+    return sorted(filter(_UNSPACED.search, words), key=lambda word: (-len(word), word))

@@ -18,7 +18,6 @@ def validation_rows(
     share: float,
     seed: int,
     ignored: frozenset[str],
-    largest_group: int | None = None,
     past: Sequence[int] | None = None,
 ) -> list[bool]:
     """True for the products of the validation part, about `share` of them.
@@ -28,15 +27,11 @@ def validation_rows(
     or with one of such words alone ("Blue Shirt" tells no product from another), goes by its
     picture, and products of one picture, too, fall on the same side. The choice
     depends on the products and the seed, not on their order. A group of near-duplicates too large
-    for the share stays in training; of a catalog that is one such group nothing is chosen. One that
-    has more than `largest_group` products is parted as if they were unlike, by their order: all on
-    one side, it would make both sides unlike the catalog. With the `past` of each
-    product, those that were HELD_BACK before come first, of NEW ones only their own share is
-    taken, so that they are learned, and those that were LEARNED from fill up what is left.
+    for the share stays in training; of a catalog that is one such group nothing is chosen. With the
+    `past` of each product, those that were HELD_BACK before come first, of NEW ones only their own
+    share is taken, so that they are learned, and those that were LEARNED from fill up what is left.
     """
     keys = _groups(titles, images, ignored)
-    if largest_group is not None:
-        keys = _taken_apart(keys, largest_group)
     sizes = Counter(keys)
     stages = _stages(keys, [NEW] * len(keys) if past is None else past)
     room = round(share * len(keys))
@@ -82,16 +77,6 @@ def _groups(
             low, high = sorted((root(words), root(picture)))
             parents[high] = low
     return [root(key) for key in keys]
-
-
-def _taken_apart(keys: Sequence[str], largest: int) -> list[str]:
-    """`keys`, but of a key that is there more than `largest` times, each place has its own."""
-    sizes, met = Counter(keys), Counter[str]()
-    apart = []
-    for key in keys:
-        met[key] += 1
-        apart.append(f"{key}\0{met[key]}" if sizes[key] > largest else key)
-    return apart
 
 
 def _words(title: str | None, ignored: frozenset[str]) -> str:

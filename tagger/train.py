@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,7 @@ from tagger.device import choose_device, no_room
 from tagger.drift import profile_of, write_profile
 from tagger.errors import OutputError, UsageError
 from tagger.fast_vit import write_out_attention
-from tagger.feature_cache import opened
+from tagger.feature_cache import FeatureCache
 from tagger.fit import Learner, fit
 from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
@@ -154,7 +155,7 @@ def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         ]
         learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
-        with frozen_towers(learner, options.out), enough_memory(learner):
+        with enough_memory(learner), frozen_towers(learner, options.out):
             history, best = fit(
                 learner,
                 data.validation,
@@ -252,7 +253,9 @@ def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
     model = learner.model
     for tower in (model.image_tower, model.text_tower):
         tower.requires_grad_(False)
-    with opened(checkpoint.features(out)) as cache:
+    # What does not fit would be computed anew in each epoch: the disk alone is the limit.
+    room = shutil.disk_usage(out).total
+    with closing(FeatureCache(checkpoint.features(out), room)) as cache:
         model.frozen = FrozenTowers(model, learner.tokenizer, cache)
         try:
             yield

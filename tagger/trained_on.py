@@ -25,9 +25,10 @@ TENSORS = {HELD_BACK: "held_back", LEARNED: "keys"}
 
 
 def keys_of(products: Products) -> NDArray[np.uint32]:
-    """(n,) hashes of title and picture: the name of a picture file, or its bytes.
+    """(n,) hashes of title and picture: the name of a picture file, without a title also that of
+    its folder, or its bytes.
 
-    Another folder, other labels and other columns leave a product the same. Of 32 bits, so that
+    Another place, other labels and other columns leave a product the same. Of 32 bits, so that
     neither can be read back; a product that is new is taken for one of a million old ones in 1 of
     4,000 cases.
     """
@@ -95,7 +96,9 @@ def _key(image: ImageSource, title: str | None) -> int:
     digest.update((title or "").encode("utf-8", "surrogatepass"))
     digest.update(b"\0")
     if isinstance(image, str):
-        image = PurePosixPath(image).name.encode("utf-8", "surrogatepass")
+        # Without a title the folder counts as well: sku-1/main.jpg is not sku-2/main.jpg.
+        parts = PurePosixPath(image).parts[-1 if title else -2 :]
+        image = "/".join(parts).encode("utf-8", "surrogatepass")
     digest.update(image or b"")
     return int.from_bytes(digest.digest(), "big")
 

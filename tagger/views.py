@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tagger.device import no_room, training_precision
+from tagger.inference import image_features
 from tagger.modalities import View
 from tagger.network import Network, Output
 from tagger.network import Sequence as Sequence_
@@ -105,9 +106,8 @@ def _outputs(
 ) -> dict[View, Output]:
     """The outputs of one batch, `rows` of the products, per view."""
     batch = products.take(rows)
-    image = model.encode_image(
-        *_to(device, collate_images(pixels.get(rows), model.config.preprocess))
-    )
+    pictures, present = collate_images(pixels.get(rows), model.config.preprocess)
+    image = model.project_image(image_features(model, pictures), present.to(device))
     fixed = model.text_tower.fixed_length
     text = model.encode_text(*_to(device, collate_titles(batch.titles, tokenizer, fixed)))
     outputs: dict[View, Output] = {}

@@ -160,6 +160,13 @@ def test_without_known_labels_the_temperature_is_one() -> None:
     assert fit_temperature(np.zeros((3, 2)), np.array([-1, -2, -2])) == 1.0
 
 
+def test_temperature_of_few_products_without_a_mistake_stays_near_1() -> None:
+    """No temperature is too low for them: .05 was found, and all confidences became 1."""
+    logits = np.zeros((50, 4))
+    logits[:, 0] = 4
+    assert 0.5 < fit_temperature(logits, np.zeros(50, dtype=np.int64)) < 1
+
+
 def example() -> Calibration:
     threshold = Threshold(
         precision=0.9,

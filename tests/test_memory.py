@@ -50,10 +50,12 @@ def test_key_of_a_later_batch_outlives_the_earlier_one() -> None:
     torch.testing.assert_close(found.pooled, other.pooled[0])
 
 
-def test_batch_beyond_the_bound_is_not_remembered() -> None:
-    memory, batch = Memory(max_bytes=100), features(3)
+def test_batch_beyond_the_bound_is_remembered_until_the_next_one() -> None:
+    memory, batch, other = Memory(max_bytes=100), features(3), features(1)
     memory.put(rows_of(batch, "abc"), batch)
-    assert remembered(memory, "abc") == ""
+    assert remembered(memory, "abc") == "abc"
+    memory.put(rows_of(other, "d"), other)
+    assert remembered(memory, "abcd") == "d"
 
 
 def test_a_thread_waits_for_what_another_computes() -> None:

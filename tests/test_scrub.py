@@ -78,3 +78,8 @@ def test_common_words_beside_others_give_nothing_away(word: str) -> None:
 )
 def test_short_labels_numbers_and_other_scripts_go_too(label: str, title: str, left: str) -> None:
     assert scrub(title, giveaways([label])) == left
+
+
+def test_words_that_overlap_are_taken_out_in_one_order_in_every_process() -> None:
+    words = giveaways(["赤青", "青緑", "緑黄", "黄白"])
+    assert [scrub(text, words) for text in ("赤青緑", "青緑黄", "緑黄白")] == ["緑", "青", "白"]

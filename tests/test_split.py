@@ -135,21 +135,3 @@ def test_products_of_one_picture_fall_on_one_side() -> None:
     chosen = choose(titles, images)
     assert chosen[::2] == chosen[1::2]
     assert 0 < sum(chosen) < 400
-
-
-@pytest.mark.parametrize("large", [0.05, 0.4, 0.9])
-def test_a_very_large_group_is_parted_like_the_others(large: float) -> None:
-    titles, images = random_products(2000, seed=4)
-    same = round(2000 * large)
-    titles[:same] = ["Shirt"] * same
-    chosen = np.array(validation_rows(titles, images, 0.3, 0, IGNORED, largest_group=40))
-    assert chosen[:same].mean() == pytest.approx(0.3, abs=0.08)
-    assert chosen.mean() == pytest.approx(0.3, abs=0.01)
-
-
-def test_groups_up_to_the_largest_fall_on_one_side() -> None:
-    titles, images = random_products(1000, seed=5)
-    titles[:20], titles[20:40] = ["Acme Shirt"] * 20, ["Brio Shoe"] * 20
-    for seed in range(5):
-        chosen = validation_rows(titles, images, 0.3, seed, IGNORED, largest_group=20)
-        assert len(set(chosen[:20])) == len(set(chosen[20:40])) == 1

@@ -109,3 +109,10 @@ def test_calibration_on_nothing_else_is_refused(half_seen: tuple[Bundle, Path]) 
     model, path = half_seen
     with pytest.raises(CatalogError, match="was trained on all products"):
         calibrate(model, ProductSource(path, limit=100), ["color"])
+
+
+def test_pictures_of_one_name_in_other_folders_are_other_products_where_no_title_tells() -> None:
+    one, two = keys_of(products(("sku-1/main.jpg", None), ("sku-2/main.jpg", None)))
+    assert one != two
+    here, there = keys_of(products(("a/main.jpg", "Red Shirt"), ("b/main.jpg", "Red Shirt")))
+    assert here == there
