@@ -193,8 +193,8 @@ def _parts(new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
     those that are reported on.
 
     By chance product by product: near-duplicates on one side would make the tests see a sample of
-    titles, each with all its products, and promise what they cannot know. The model has seen none
-    of these products, so that no side knows anything of another one.
+    titles, each with all its products, and promise what they cannot know. The model has learned
+    from none of these products, so that no side knows anything of another one.
     """
     rows = np.random.default_rng(0).permutation(np.flatnonzero(new))
     num_reported = round(REPORT_SHARE * len(rows))
