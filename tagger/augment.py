@@ -17,21 +17,24 @@ from tagger.titles import title_status
 def augment_pixels(pixels: Tensor, training: Training, generator: Generator) -> Tensor:
     """Mirrored, shifted, scaled and brightened pictures; never their hue, which is a label.
 
-    uint8 (n, 3, height, width) -> float32 of the same shape in about 0..255.
+    uint8 (n, 3, height, width) -> float32 of the same shape in about 0..255, on the same device.
+    The lots are drawn on the CPU, so that a GPU sees the same variants.
     """
 
     def uniform(*shape: int) -> Tensor:  # -1 .. 1
-        return torch.rand(*shape, generator=generator) * 2 - 1
+        return (torch.rand(*shape, generator=generator) * 2 - 1).to(pixels.device)
 
     n = len(pixels)
-    mirror = uniform(n).sign() if training.flip else torch.ones(n)
+    mirror = uniform(n).sign() if training.flip else torch.ones(n, device=pixels.device)
     scale = 1 + uniform(n) * training.scale
     stretch = 1 + uniform(n) * training.scale / 2
-    affine = torch.zeros(n, 2, 3)
+    affine = torch.zeros(n, 2, 3, device=pixels.device)
     affine[:, 0, 0] = mirror * scale
     affine[:, 1, 1] = scale * stretch
     affine[:, :, 2] = uniform(n, 2) * training.shift * 2
-    grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
+    # Autocast would round where each pixel comes from to bf16: by .7 pixels in 160 at most.
+    with torch.autocast(pixels.device.type, enabled=False):
+        grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
     moved = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
     bright = (moved * (1 + uniform(n, 1, 1, 1) * training.brightness)).clamp(0, 255)
     return _erase(bright, training.erase, generator) if training.erase else bright
@@ -46,7 +49,7 @@ def _erase(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     columns = torch.arange(width)[None] / width - centre[:, 1:]
     inside = (rows.abs() < size[:, :1] / 2)[:, :, None] & (columns.abs() < size[:, 1:] / 2)[:, None]
     chosen = inside & (lot[:, 0] < share)[:, None, None]
-    return pixels.masked_fill(chosen[:, None], 127.0)
+    return pixels.masked_fill(chosen[:, None].to(pixels.device), 127.0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Mixed:
 
 
 def mix(pixels: Tensor, present: Tensor, share: float, generator: Generator) -> Mixed:
-    """Paste a box of another picture into a random `share` of those that are `present` (n,).
+    """Paste a box of another picture into a random `share` of those that are `present` (n,), a
+    tensor on the CPU.
 
     Both are whole colors still, which blending them would not leave. The box covers half of the
     picture at most, so that with its title a product is the one that it was.
@@ -77,7 +81,7 @@ def mix(pixels: Tensor, present: Tensor, share: float, generator: Generator) -> 
     columns = torch.arange(width)[None] / width - centre[:, 1:]
     box = (rows.abs() < side / 2)[:, :, None] & (columns.abs() < side / 2)[:, None]
     box &= ((lot[:, 1] < share) & present & present[other])[:, None, None]
-    mixed = torch.where(box[:, None], pixels[other], pixels)
+    mixed = torch.where(box[:, None].to(pixels.device), pixels[other.to(pixels.device)], pixels)
     return Mixed(mixed, other, box.float().mean((1, 2)))
 
 

@@ -287,6 +287,7 @@ def _encode(
     pixels, present = collate_images(learner.pixels.get(rows), model.config.preprocess)
     titles = augment_titles(batch.titles, learner.words, training, generator)
     ids, mask = collate_titles(titles, learner.tokenizer, model.text_tower.fixed_length)
+    pixels = pixels.to(device)
     mixed = None
     if not training.freeze_towers:
         pixels = augment_pixels(pixels, training, generator)
@@ -295,7 +296,7 @@ def _encode(
             pixels = mixed.pixels
     image = None
     if bool(present.any()):
-        image = model.encode_image(pixels.to(device), present.to(device))
+        image = model.encode_image(pixels, present.to(device))
     return image, model.encode_text(ids.to(device), mask.to(device)), mixed
 
 

@@ -133,6 +133,14 @@ def test_augmentation_follows_from_its_generator() -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_autocast_does_not_round_where_pixels_are_moved_to() -> None:
+    pixels = torch.randint(0, 255, (8, 3, 160, 120), dtype=torch.uint8)
+    exact = augment_pixels(pixels, Training(), torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        under = augment_pixels(pixels, Training(), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(under, exact, rtol=0, atol=0)
+
+
 def test_augmented_titles_lose_words_in_order_but_never_all_and_absent_stays_absent() -> None:
     titles: list[str | None] = ["Acme Men Blue Striped Polo Shirt", None, "Blue"] * 50
     words = [giveaways(["Blue", "Red"]), giveaways(["Striped"])]
