@@ -34,10 +34,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import tagger
 from tagger import bundle, shelf
 from tagger.bundle import Bundle
-from tagger.config import BATCH_SIZE, read_config
+from tagger.config import read_config
 from tagger.device import has_bf16
 from tagger.encoder import Encoder
-from tagger.images import decode
+from tagger.images import NUM_THREADS, decode
 from tagger.job import Job, JobOptions
 from tagger.model import CMAClip
 from tagger.run import Result, run
@@ -52,8 +52,8 @@ NOUNS = ("shirt", "kurta", "shoe", "bag", "watch", "heel", "belt", "dress", "cap
 KINDS = ("men", "women", "kids", "casual", "formal", "sports", "striped", "printed", "solid")
 SMALL_MODEL_PRODUCTS = 8
 """Times as many products for a small model, so that its run takes seconds, too."""
-NETWORK_PRODUCTS = 8 * BATCH_SIZE
-"""Products that the network alone is timed on, at most."""
+NETWORK_BATCHES = 8
+"""Batches of products that the network alone is timed on, at most."""
 LOOP_BATCH = 32
 """Of the plain open_clip loop that people write."""
 
@@ -118,7 +118,7 @@ def measure(model: str, is_vit: bool, feed: Path, device: str) -> list[Row]:
         flops = flops_of(exact, batches) / number
         ceiling = peak / flops
         # After the model, which told the C library to keep memory: the loop has that for free.
-        plain = rate_of_plain_loop(feed)
+        plain = rate_of_plain_loop(feed, device)
         rows += [
             Row(f"ceiling: {peak / 1e9:,.0f} GFLOP/s of {kind} products", ceiling),
             Row("predict against that ceiling", end, f"{end / ceiling:.0%}"),
@@ -188,7 +188,8 @@ def load_batches(model: Bundle, feed: Path) -> list[list[Inputs]]:
     """The first products of the catalog, decoded and tokenised, batched as predict does; without
     those that would leave a batch to be filled up, or the ceiling would count that as work."""
     encoder, by_length = Encoder(model), {}
-    for number, row in enumerate(pd.read_parquet(feed)[:NETWORK_PRODUCTS].itertuples()):
+    rows = pd.read_parquet(feed)[: NETWORK_BATCHES * model.batch_size]
+    for number, row in enumerate(rows.itertuples()):
         ids = encoder.read(row.title)
         pixels, _ = decode((feed.parent / row.image).read_bytes(), model.config.preprocess)
         inputs = Inputs(str(number).encode(), pixels, ids=ids)
@@ -197,9 +198,9 @@ def load_batches(model: Bundle, feed: Path) -> list[list[Inputs]]:
     if not any(full):
         raise SystemExit(f"too few products to fill a batch of {ROUND}: raise --num-products")
     return [
-        products[start : start + BATCH_SIZE]
+        products[start : start + model.batch_size]
         for products in full
-        for start in range(0, len(products), BATCH_SIZE)
+        for start in range(0, len(products), model.batch_size)
     ]
 
 
@@ -225,7 +226,7 @@ def rate_of_decoding(model: Bundle, feed: Path) -> float:
     """Pictures a second, read, decoded and resized in threads as predict does."""
     paths = [feed.parent / image for image in pd.read_parquet(feed)["image"]]
     preprocess = model.config.preprocess
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
         return rate(
             lambda: list(pool.map(lambda path: decode(path.read_bytes(), preprocess), paths)),
             len(paths),
@@ -247,14 +248,15 @@ def rows_per_second(result: Result) -> float:
 def peak_flops(device: torch.device) -> tuple[float, str]:
     """The best rate of a matrix product on this device, and of which type."""
     dtype = torch.bfloat16 if has_bf16(device) else torch.float32
-    a, b = (torch.randn(2048, 2048, device=device, dtype=dtype) for _ in range(2))
+    size = 8192 if device.type == "cuda" else 2048  # a GPU is not busy with less
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def multiply() -> None:
         torch.mm(a, b)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return rate(multiply, 2 * 2048**3, seconds=3.0), str(dtype).removeprefix("torch.")
+    return rate(multiply, 2 * size**3, seconds=3.0), str(dtype).removeprefix("torch.")
 
 
 def flops_of(model: Bundle, batches: list[list[Inputs]]) -> float:
@@ -264,14 +266,14 @@ def flops_of(model: Bundle, batches: list[list[Inputs]]) -> float:
     return float(counter.get_total_flops())
 
 
-def rate_of_plain_loop(feed: Path) -> float:
+def rate_of_plain_loop(feed: Path, device: str) -> float:
     """Both towers as in open_clip's README: one picture after the other, float32, 77 tokens."""
     import open_clip
 
     model, _, preprocess = open_clip.create_model_and_transforms(VIT)
     tokenizer = open_clip.get_tokenizer(VIT)
     rows = list(pd.read_parquet(feed).itertuples())[: 2 * LOOP_BATCH]
-    model.eval()
+    model.eval().to(device)
 
     def loop() -> None:
         for start in range(0, len(rows), LOOP_BATCH):
@@ -279,8 +281,8 @@ def rate_of_plain_loop(feed: Path) -> float:
             files = [(feed.parent / row.image).read_bytes() for row in batch]
             pictures = [preprocess(Image.open(io.BytesIO(file))) for file in files]
             with torch.no_grad():
-                model.encode_image(torch.stack(pictures))
-                model.encode_text(tokenizer([row.title for row in batch]))
+                model.encode_image(torch.stack(pictures).to(device)).cpu()
+                model.encode_text(tokenizer([row.title for row in batch]).to(device)).cpu()
 
     return rate(loop, len(rows))
 
