@@ -80,6 +80,8 @@ def image_features(model: Network, pixels: Tensor, step: int = 1) -> Features:
     at a time as it answers fastest, a multiple of `step`."""
     parts = torch.split(pixels, _pictures_at_once(model, step) or len(pixels))
     features = [model.image_features(part.to(model.device)) for part in parts]
+    if len(features) == 1:
+        return features[0]
     return Features(
         torch.cat([some.pooled for some in features]),
         torch.cat([some.tokens for some in features]),

@@ -292,7 +292,7 @@ def cannot_write(
     the user; `again` is what to do once there is room."""
     number = error.errno if isinstance(error, OSError) else None
     # Libraries in Rust say it in words: "No space left on device (os error 28)", "Os { code: 28, ".
-    if number is None and (said := re.search(r"(?:\(os error|\bcode:) (\d+)\b", str(error))):
+    if number is None and (said := re.search(r"(?:\(os error|\bOs \{ code:) (\d+)\b", str(error))):
         number = int(said[1])
     reason = f"cannot write {path}: {os.strerror(number) if number else error}"
     if number in _NO_ROOM:

@@ -32,8 +32,11 @@ no core free for that: side by side, both take longer than one after the other."
 STRIDE = 8
 """Rows between one that is prepared and the next."""
 HELD_BYTES, HELD_BATCHES, MOST_HELD_BATCHES = 256 << 20, 32, 128
-"""Catalog rows that may wait for the model; beyond, the oldest go on in smaller batches. Where the
-model takes more than READ_ROWS at once, more have to wait for titles of one length to fill that."""
+"""Catalog rows that may wait for the model; beyond, the oldest go on in smaller batches. With each
+waits its picture, decoded (150 kB of 224x224 pixels), which HELD_BYTES does not count."""
+LENGTHS = 16
+"""Lengths of titles that may each have a batch of the model's size waiting, where such a batch is
+more than READ_ROWS."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def label_batches(
     ahead = 0
     if answerer.bundle.device_type != "cpu":
         ahead = min(READ_AHEAD * -(-batch_size // READ_ROWS), HELD_BATCHES)
-    most_held = min(max(HELD_BATCHES, 16 * batch_size // READ_ROWS), MOST_HELD_BATCHES)
+    most_held = min(max(HELD_BATCHES, LENGTHS * batch_size // READ_ROWS), MOST_HELD_BATCHES)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while True:
             with stages.time("read"):

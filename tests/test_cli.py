@@ -114,6 +114,7 @@ def test_usage_errors_exit_with_2(run: Run, catalog: Path, model_dir: Path) -> N
     check_error(run(*given, "--tasks", "color,color"), 2, "'color'")
     check_error(run(*given, "--tasks", "color", "--shard", "3/2"), 2, "3/2")
     check_error(run(*given, "--tasks", "color", "--device", "quantum"), 2, "'quantum'")
+    check_error(run(*given, "--tasks", "color", "--device", "meta"), 2, "'meta'")
     assert run(*given).code == 2
     assert run(*given, "--tasks", "color", "--colour").code == 2
     assert run(*given, "--tasks", "color", "--top-k", "0").code == 2
