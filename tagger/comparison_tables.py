@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from tagger.compare import MEAN, points, short_count
-from tagger.console import percent, plain, results, say, say_bad, table
+from tagger.console import percent, plain, results, say, table
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
+from tagger.picture_messages import say_pictures
 
 if TYPE_CHECKING:
     from tagger.compare import Difference, ModelComparison, ModelFigures
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     from tagger.images import ImageStatus
 
 
-def show_models(comparison: ModelComparison, image_statuses: Counter[ImageStatus]) -> None:
-    """One table with a row per model, then one per task; differences are to the first model."""
+def show_models(
+    comparison: ModelComparison, image_statuses: Counter[ImageStatus], root: Path
+) -> None:
+    """One table with a row per model, then one per task; differences are to the first model. Image
+    paths start at `root`."""
     first, *others = comparison.models
     recall = f"recall at {100 * comparison.precision:g}% precision"
     made = table(
@@ -47,7 +52,7 @@ def show_models(comparison: ModelComparison, image_statuses: Counter[ImageStatus
         _show_task(comparison, task)
     if others:
         say("(noise): the interval holds 0, so that other products may turn the difference around")
-    say_bad("pictures", image_statuses)
+    say_pictures(image_statuses, root)
     _say_learned(comparison)
     _say_unknown(comparison)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from tagger.console import percent, plain, results, say, say_bad, table
+from tagger.console import percent, plain, results, say, table
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
+from tagger.picture_messages import say_pictures
 
 if TYPE_CHECKING:
     from tagger.calibrate import Calibrated
@@ -28,9 +29,10 @@ MOST_LABELS = 5
 
 
 def show_evaluation(
-    evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus]
+    evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus], root: Path
 ) -> None:
-    """One table per measure, a row per task, a column per view; then what is worth a warning."""
+    """One table per measure, a row per task, a column per view; then what is worth a warning.
+    Image paths start at `root`, here and below."""
     target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {
         "accuracy": "accuracy, % [95% bootstrap interval over products]",
@@ -58,7 +60,7 @@ def show_evaluation(
     _show_applicability(evaluation)
     _show_labels(evaluation)
     _show_confusions(evaluation)
-    say_bad("pictures", image_statuses)
+    say_pictures(image_statuses, root)
     if calibrated and not any(s.published for s in evaluation.scores["both"].values()):
         say(f"the model is calibrated, but not for a precision of {evaluation.precision:g}")
     if evaluation.trained_on:
@@ -202,7 +204,7 @@ def _show_confusions(evaluation: Evaluation) -> None:
 
 
 def show_calibration(
-    calibrated: Calibrated, tasks: Sequence[str], precision: float, directory: Path
+    calibrated: Calibrated, tasks: Sequence[str], precision: float, directory: Path, root: Path
 ) -> None:
     """Per task what was fitted for `precision`, and how it fared on the products kept back."""
     fitted = {name: calibrated.calibration.tasks[name] for name in tasks}
@@ -228,7 +230,7 @@ def show_calibration(
             percent(threshold.reported_precision),
         )
     results.print(made)
-    say_bad("pictures", calibrated.image_statuses)
+    say_pictures(calibrated.image_statuses, root)
     if first.left_out:
         say(f"{first.left_out:,} products were left out: the model was trained on them")
     for name, threshold in thresholds.items():
@@ -251,7 +253,7 @@ def _threshold(threshold: float | None, by_label: bool) -> str:
     return "abstains" if threshold is None else f"{threshold:.3f}"
 
 
-def show_drift(drift: Drift) -> None:
+def show_drift(drift: Drift, root: Path) -> None:
     """What was compared, the largest distance first."""
     made = table("drift", "compared", "distance")
     made.add_column("before")
@@ -267,7 +269,7 @@ def show_drift(drift: Drift) -> None:
             verdict,
         )
     results.print(made)
-    say_bad("pictures", drift.image_statuses)
+    say_pictures(drift.image_statuses, root)
 
 
 def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagger.console import percent, say, say_bad
+from tagger.picture_messages import say_pictures
 
 if TYPE_CHECKING:
     from tagger.report import Summary
@@ -53,12 +54,6 @@ def show_estimate(estimate: Estimate, out: Path, root: Path) -> None:
 
 
 def _show_bad(summary: Summary, root: Path) -> None:
-    """Pictures and titles that could not be used, and where pictures were looked for if none was
-    there."""
-    statuses = summary.image_status
-    say_bad("pictures", statuses, summary.image_examples)
+    """Pictures and titles that could not be used."""
+    say_pictures(summary.image_status, root, summary.image_examples, may_lead_outside=True)
     say_bad("titles", summary.title_status, summary.title_examples)
-    lost = statuses["not_found"] + statuses["outside_root"]
-    if lost and lost == statuses.total() - statuses["missing"]:
-        more = ", or allow others with --allow-outside-root" if statuses["outside_root"] else ""
-        say(f"no picture was found: their paths start at {root}; name that with --image-root{more}")

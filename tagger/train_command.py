@@ -117,8 +117,8 @@ def train(
     )
     try:
         with Bar("batches") as bar:
-            result = run(options, TrainMonitor(bar))
+            result = run(options, TrainMonitor(bar, options.image_roots))
     except StoppedError as stopped:
         stopped.hint = "finished epochs are kept: run the same command again with --resume"
         raise
-    show_training(result, out)
+    show_training(result, out, options.products.root)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagger.checkpoint import Epoch, mean
-from tagger.console import Bar, console, percent, say, say_bad, table
+from tagger.console import Bar, console, percent, say, table
 from tagger.errors import listing
+from tagger.picture_messages import say_if_none_is_there, say_pictures
 from tagger.tasks import is_plain
 
 if TYPE_CHECKING:
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 
 class TrainMonitor:
-    """Draws a training run: what is learned, a bar with an ETA, a line per epoch."""
+    """Draws a training run: what is learned, a bar with an ETA, a line per epoch.
 
-    def __init__(self, bar: Bar) -> None:
+    Image paths of the products to train and to validate on start at `image_roots`.
+    """
+
+    def __init__(self, bar: Bar, image_roots: tuple[Path, Path]) -> None:
         self._bar = bar
+        self._image_roots = image_roots
 
     def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None:
         """What will be learned, from how much, and which labels are left out."""
@@ -56,6 +60,10 @@ class TrainMonitor:
         if data.applicability is not None:
             for name, nodes in data.applicability.not_for.items():
                 say(f"{name}: does not apply to {data.applicability.task} {listing(nodes)}")
+        # Now, not after hours: whoever reads it stops the run.
+        for products, root in zip((data.train, data.validation), self._image_roots, strict=True):
+            if say_if_none_is_there(products.images, root):
+                break
 
     def step(self, step: int, total: int, loss: float) -> None:
         """Move the bar."""
@@ -70,8 +78,9 @@ class TrainMonitor:
         say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
 
 
-def show_training(result: TrainResult, out: Path) -> None:
-    """The best epoch as a table, where the model is, and what to type next."""
+def show_training(result: TrainResult, out: Path, root: Path) -> None:
+    """The best epoch as a table, where the model is, and what to type next; image paths start at
+    `root`."""
     best = result.history[result.best_epoch]
     learned = f"epoch {result.best_epoch + 1} of {len(result.history)}"
     made = table(
@@ -87,7 +96,7 @@ def show_training(result: TrainResult, out: Path) -> None:
             *(percent(best.accuracy[view][task.name]) for view in ("both", "image", "title")),
         )
     console.print(made)
-    say_bad("pictures", Counter(result.image_statuses))
+    say_pictures(result.image_statuses, root)
     if result.bf16 is not None:
         say(str(result.bf16))
     tasks = ",".join(task.name for task in result.data.tasks)

@@ -188,6 +188,19 @@ def test_eval_says_which_pictures_it_could_not_use(
     assert "pictures that could not be used: 3 not_found" in run(*given).stderr
 
 
+def test_eval_says_where_pictures_were_looked_for_if_none_is_found(
+    run: Run, make_catalog: MakeCatalog, calibrated_dir: Path, onnx_dir: Path, tmp_path: Path
+) -> None:
+    rows = [{"image": f"{n}.jpg", "title": "red shirt", "color": "Red"} for n in range(40)]
+    given = ("eval", make_catalog(rows), "--model", calibrated_dir, "--tasks", "color")
+    advice = f"their paths start at {tmp_path}; name that with --image-root"
+    assert advice in run(*given).stderr
+    assert advice in run(*given, "--drift").stderr
+    assert advice in run(*given, "--model", onnx_dir).stderr
+    titles = make_catalog([{**row, "image": None} for row in rows], "titles.csv")
+    assert "--image-root" not in run("eval", titles, *given[2:]).stderr
+
+
 def test_control_characters_of_labels_do_not_reach_the_terminal(
     run: Run, make_catalog: MakeCatalog, model_dir: Path
 ) -> None:

@@ -7,6 +7,7 @@ import random
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -670,19 +671,37 @@ def test_a_run_that_is_refused_leaves_no_folder(options: TrainOptions, tmp_path:
     assert options.out.exists()
 
 
-def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
-    catalog: Path,
-    definition: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def call(*arguments: str | Path) -> str:
+Call = Callable[..., str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """What `tagger` with these arguments says, in this process."""
+
+    def run_command(*arguments: str | Path) -> str:
         monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
         with contextlib.suppress(SystemExit):
             cli.main()
         return capsys.readouterr().err
 
+    return run_command
+
+
+def test_where_no_picture_is_found_it_is_said_before_the_first_epoch_and_at_the_end(
+    call: Call, catalog: Path, definition: Path, tmp_path: Path
+) -> None:
+    lost = shutil.copy(catalog, tmp_path / "lost.parquet")
+    given = ("--tasks", "color", "--model", definition, "--epochs", "1")
+    said = call("train", lost, *given, "--out", tmp_path / "a")
+    advice = f"their paths start at {tmp_path}; name that with --image-root"
+    assert [advice in part for part in said.split("epoch 1:")] == [True, True]
+    found = call("train", lost, *given, "--out", tmp_path / "b", "--image-root", catalog.parent)
+    assert "--image-root" not in found
+
+
+def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
+    call: Call, catalog: Path, definition: Path, tmp_path: Path
+) -> None:
     feed = tmp_path / "feed.parquet"
     pd.read_parquet(catalog).rename(columns={"color": "color (main)"}).to_parquet(feed)
     shutil.copytree(catalog.parent, tmp_path, dirs_exist_ok=True)
