@@ -285,6 +285,8 @@ def strings(batch: pa.RecordBatch | pa.Table, column: str, path: Path) -> list[s
             raw = values.cast(pa.large_binary()).to_pylist()
             texts = [None if t is None else t.decode(errors="surrogateescape") for t in raw]
         else:
+            if pa.types.is_boolean(values.type):  # as pandas writes it into CSV
+                values = pc.if_else(values, "True", "False")
             if pa.types.is_floating(values.type):  # not a number is no value
                 values = pc.if_else(pc.is_nan(values), None, values)
             texts = values.cast(pa.string()).to_pylist()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -398,3 +399,12 @@ def test_csv_without_commas_says_what_parts_its_fields(tmp_path: Path, mark: str
     with pytest.raises(CatalogError, match="has one column") as caught:
         input_columns(Catalog(path), Columns())
     assert "commas" in caught.value.hint
+
+
+def test_booleans_are_one_label_from_parquet_and_from_the_csv_of_pandas(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"title": list("abc"), "organic": [True, None, False]})
+    frame.astype({"organic": "boolean"}).to_parquet(tmp_path / "catalog.parquet")
+    frame.to_csv(tmp_path / "catalog.csv", index=False)
+    for name in ("catalog.parquet", "catalog.csv"):
+        products = ProductSource(tmp_path / name).read(["organic"])
+        assert products.labels["organic"] == ["True", None, "False"]
