@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
-from tagger.errors import CatalogError, listing
+from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.previous import Previous, input_hash, picture_hash
 from tagger.products import image_sources, refuse_other_letters, titles_of
@@ -74,16 +75,20 @@ class Tagger:
 
         Args:
             tasks: names, or one text of them with commas as on the command line; None: all.
-            min_precision: abstain where the calibration does not promise it, 0..1.
+            top_k: add a column with the k likeliest labels, from 1 on.
+            min_precision: abstain where the calibration does not promise it, between 0 and 1.
 
         Raises:
             ModelError: a task that the model does not know.
-            CatalogError: neither picture nor title column, or a column that is there already.
-            UsageError: a text that names no task, or one twice; a `min_precision` that the model
-                has no threshold for.
+            CatalogError: neither picture nor title column, one of them twice, or a column that is
+                there already.
+            UsageError: `tasks` that name none, or one twice; a `top_k` or `min_precision` out of
+                range; a `min_precision` that the model has no threshold for.
         """
-        names = parse_names(tasks) if isinstance(tasks, str) else tasks
-        chosen = [self.bundle.task(name) for name in names or self.tasks]
+        _check_numbers(top_k, min_precision)
+        named = tasks if tasks is None or isinstance(tasks, str) else ",".join(tasks)
+        names = self.tasks if named is None else parse_names(named)
+        chosen = [self.bundle.task(name) for name in names]
         there = list(map(str, products.columns))
         for name, what in ((columns.image, "image"), (columns.title, "title")):
             naming = f"columns=tagger.catalog.Columns({what}={{!r}})"
@@ -93,6 +98,10 @@ class Tagger:
             raise CatalogError(
                 f"the DataFrame has neither column {columns.image!r} nor {columns.title!r}",
                 "rename its columns, or pass tagger.catalog.Columns",
+            )
+        if twice := next((name for name in given if there.count(name) > 1), None):
+            raise CatalogError(
+                f"the DataFrame has the column {twice!r} twice", "rename one of them, or drop it"
             )
         how = Labelling(
             chosen, Path(image_root), columns, top_k, confined=True, precision=min_precision
@@ -112,6 +121,19 @@ class Tagger:
         new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
+
+
+def _check_numbers(top_k: int | None, min_precision: float | None) -> None:
+    """Raises:
+    UsageError: one of them is out of range.
+    """
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
+        raise UsageError(f"top_k={top_k!r} is no whole number from 1 on", "for example top_k=3")
+    if min_precision is not None and not 0 < min_precision < 1:
+        raise UsageError(
+            f"min_precision={min_precision!r} is no number between 0 and 1",
+            "for example min_precision=0.95",
+        )
 
 
 def label_batches(

@@ -8,6 +8,7 @@ import datetime as dt
 import decimal
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -331,6 +332,34 @@ def test_frame_column_that_is_not_text_is_a_catalog_error(
         tagger.load(model_dir, fp32=True).predict(
             pd.DataFrame({"title": pd.Series(values, dtype=object)})
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": ["color", "color"]}, "'color' twice"),
+        ({"tasks": []}, "no task"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_k": 1.5}, "top_k=1.5"),
+        ({"min_precision": 95}, "min_precision=95"),
+        ({"min_precision": 0.0}, "min_precision=0"),
+    ],
+)
+def test_from_python_tasks_and_numbers_are_checked_as_those_of_the_command_are(
+    calibrated_dir: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        tagger.load(calibrated_dir, fp32=True).predict(pd.DataFrame({"title": ["red"]}), **options)
+
+
+def test_frame_that_has_the_title_twice_is_refused_and_another_column_twice_is_not(
+    model_dir: Path,
+) -> None:
+    model = tagger.load(model_dir, fp32=True)
+    with pytest.raises(CatalogError, match="'title' twice"):
+        model.predict(pd.DataFrame([["red", "blue"]], columns=["title", "title"]))
+    labelled = model.predict(pd.DataFrame([["red", 1, 2]], columns=["title", "n", "n"]), ["color"])
+    assert list(labelled)[:3] == ["title", "n", "n"]
 
 
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
