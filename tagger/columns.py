@@ -169,14 +169,19 @@ def check_precision(bundle: Model, how: Labelling) -> None:
         bundle.calibration.threshold(task.name, how.precision)
 
 
-def refuse_overwriting(existing: Sequence[str], new: pa.Schema, where: str) -> None:
-    """Raises:
-    CatalogError: a column that prediction would add is there already.
+def refuse_overwriting(
+    existing: Sequence[str], new: pa.Schema, where: str, own: Sequence[str] = ()
+) -> None:
+    """`own` are the columns that --overwrite-own-columns would replace.
+
+    Raises:
+        CatalogError: a column that prediction would add is there already.
     """
-    there = [name for name in new.names if name in existing]
-    if there:
+    there = next((name for name in new.names if name in existing), None)
+    if there is not None:
         raise CatalogError(
-            f"{where} has a column {there[0]!r} already",
-            "is it an output of tagger? label the original catalog, add --overwrite-own-columns, "
-            "or rename the column",
+            f"{where} has a column {there!r} already",
+            "it is an output of tagger: label the original catalog, or add --overwrite-own-columns"
+            if there in own
+            else "rename or drop the column; if tagger added it, label the original instead",
         )

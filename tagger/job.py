@@ -130,9 +130,10 @@ class Job:
                 f"--cache keeps what towers say, and {bundle.path.name} is an export: one graph",
                 "leave --cache out, or label with the model that the export was made from",
             )
-        own = added_columns(self.catalog.schema) if options.overwrite_own_columns else []
-        self.kept = [name for name in self.catalog.schema.names if name not in own]
-        refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path))
+        own = added_columns(self.catalog.schema)
+        replaced = own if options.overwrite_own_columns else []
+        self.kept = [name for name in self.catalog.schema.names if name not in replaced]
+        refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path), own)
         if options.incremental is not None and not options.incremental.exists():
             raise UsageError(
                 f"--incremental: there is no {options.incremental}",

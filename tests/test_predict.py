@@ -362,6 +362,19 @@ def test_frame_that_has_the_title_twice_is_refused_and_another_column_twice_is_n
     assert list(labelled)[:3] == ["title", "n", "n"]
 
 
+def test_frame_column_is_converted_as_the_hint_says_and_missing_values_stay_missing(
+    model_dir: Path,
+) -> None:
+    model = tagger.load(model_dir, fp32=True)
+    dataframe = pd.DataFrame({"image": [None, "a.jpg", None], "title": ["red", 5, None]})
+    with pytest.raises(CatalogError, match="column 'title' is neither") as caught:
+        model.predict(dataframe)
+    hint = caught.value.hint.removeprefix("convert it: ")
+    assert "image" not in hint
+    exec(hint, {"dataframe": dataframe})
+    assert model.predict(dataframe)["title_status"].tolist() == ["ok", "ok", "missing"]
+
+
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
     with pytest.raises(CatalogError, match="neither column 'image' nor 'title'"):
         tagger.load(model_dir, fp32=True).predict(pd.DataFrame({"name": ["a"]}))
@@ -375,8 +388,9 @@ def test_column_that_is_there_already_is_refused(
     path = make_catalog([row])
     with pytest.raises(CatalogError, match=f"column '{name}' already"):
         predict(tiny, path)
-    with pytest.raises(CatalogError, match=f"column '{name}' already"):
+    with pytest.raises(CatalogError, match=f"column '{name}' already") as caught:
         tagger.load(model_dir, fp32=True).predict(pd.DataFrame([row]))
+    assert "--" not in caught.value.hint, "an option of the command helps nobody here"
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
 
 

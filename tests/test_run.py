@@ -745,8 +745,9 @@ def test_own_columns_are_replaced_if_asked_and_the_users_never(
     assert pq.read_table(tmp_path / "b.parquet").equals(pq.read_table(tmp_path / "c.parquet"))
     mine = pq.read_table(catalog).append_column("color_label", pa.array(["mine"] * NUM_ROWS))
     pq.write_table(mine, tmp_path / "mine.parquet")
-    with pytest.raises(CatalogError, match="column 'color_label' already"):
+    with pytest.raises(CatalogError, match="column 'color_label' already") as caught:
         job(tiny, tmp_path / "mine.parquet", tmp_path / "d.parquet", overwrite_own_columns=True)
+    assert "--overwrite-own-columns" not in caught.value.hint, "it was given, and does not help"
 
 
 def test_pictures_in_the_catalog_are_as_good_as_files(
