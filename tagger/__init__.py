@@ -39,7 +39,8 @@ def load(
     Raises:
         ModelError: no such model, a damaged one, or one that needs to learn labels.
         UsageError: a device that is not there, a package that is not installed, `fp32` of an export
-            that computes otherwise, or `labels` that make no choice.
+            that computes otherwise, or `labels` that make no choice or
+            whose task has no usable name.
     """
     from tagger.loading import load_model
     from tagger.predict import Tagger

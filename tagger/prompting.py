@@ -24,7 +24,7 @@ def with_labels(model: Model, labels: Labels) -> Model:
 
     Raises:
         ModelError: it is not contrastively trained, so that names of labels tell it nothing.
-        UsageError: a task without two different labels at least.
+        UsageError: a task without a usable name, or without two different labels at least.
     """
     if model.is_export:  # which a machine without torch may run
         raise _needs_pretraining(model, labels)

@@ -179,8 +179,14 @@ _ASKED = "for example neckline=v-neck,crew neck,boat neck"
 
 def check_asked(name: str, labels: Sequence[str]) -> None:
     """Raises:
-    UsageError: `labels` to choose from for task `name` are not two different ones at least.
+    UsageError: `labels` to choose from for task `name` are not two different ones at least, or it
+        is a name that --tasks cannot say, or that is not there.
     """
+    if parse_names(name) != [name] or "=" in name or not is_plain(name):
+        raise UsageError(
+            f"--tasks cannot name a task {name!r}",
+            "leave out commas, =, control characters, and space around the name",
+        )
     if not all(isinstance(label, str) and label.strip() for label in labels):
         raise UsageError(f"--tasks {name}={labels!r} has a label that is no text", _ASKED)
     if len(labels) < 2 or len(set(labels)) < len(labels):

@@ -501,6 +501,12 @@ def test_labels_from_python_that_make_no_choice_are_refused(
         tagger.load(clip_dir, labels={"neckline": labels})
 
 
+@pytest.mark.parametrize("name", ["", " ", "title", "image", "a,b", "a=b", " a", "a\nb"])
+def test_tasks_from_python_have_names_that_the_command_could_say(clip_dir: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        tagger.load(clip_dir, labels={name: ("a", "b")})
+
+
 @pytest.mark.parametrize(
     ("text", "asked"),
     [
