@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 from tagger.config import Frozen
 from tagger.errors import TrainingError
 from tagger.output import RESUME, cannot_write, sync_folder
+from tagger.shelf import CHECKPOINT
 
-_PREFIX, _UNFINISHED, _FEATURES = "checkpoint-", ".checkpoint.new", ".features"
+_UNFINISHED, _FEATURES = ".checkpoint.new", ".features"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 
 
@@ -86,7 +87,7 @@ def save(
         for name in (_TENSORS, _STATE):
             with open(new / name, "rb+") as file:
                 os.fsync(file.fileno())
-        os.replace(new, run / f"{_PREFIX}{len(state.history):05}")
+        os.replace(new, run / f"{CHECKPOINT}{len(state.history):05}")
         sync_folder(run)
     except (OSError, SafetensorError) as error:
         raise cannot_write(run, error, RESUME) from error
@@ -146,9 +147,9 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def remove(run: Path) -> None:
     """Delete the checkpoints of a finished run."""
     # First what makes them whole: a kill in between leaves no damaged one.
-    for path in run.glob(f"{_PREFIX}*/{_STATE}"):
+    for path in run.glob(f"{CHECKPOINT}*/{_STATE}"):
         path.unlink(missing_ok=True)
-    for path in (*run.glob(f"{_PREFIX}*"), run / _UNFINISHED, features(run)):
+    for path in (*run.glob(f"{CHECKPOINT}*"), run / _UNFINISHED, features(run)):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -164,4 +165,4 @@ def features(run: Path) -> Path:
 
 def _checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints in `run`, oldest first."""
-    return sorted(path for path in run.glob(f"{_PREFIX}*") if (path / _STATE).is_file())
+    return sorted(path for path in run.glob(f"{CHECKPOINT}*") if (path / _STATE).is_file())

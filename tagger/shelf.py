@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from tagger.errors import ModelError, closest, listing
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CHECKPOINT = "checkpoint-"
+"""What the folders of an unfinished training begin with."""
 
 
 def shelf() -> Path:
@@ -22,7 +25,8 @@ def resolve(name: str | Path) -> Path:
     """A model directory or an export by path, or a model directory by name from the shelf.
 
     Raises:
-        ModelError: neither; the message names what is on the shelf.
+        ModelError: neither; the message names what is on the shelf, or says that its training has
+            not finished.
     """
     path = Path(name)
     if (path / CONFIG).is_file():
@@ -30,6 +34,12 @@ def resolve(name: str | Path) -> Path:
     on_shelf = shelf() / path
     if len(path.parts) == 1 and (on_shelf / CONFIG).is_file():
         return on_shelf
+    if any(path.glob(f"{CHECKPOINT}*")):
+        raise ModelError(
+            f"{path} is no model yet: its training has not finished",
+            f"go on with it: the command that began it, with --out {shlex.quote(str(path))} "
+            "--resume",
+        )
     names = sorted(p.parent.name for p in shelf().glob(f"*/{CONFIG}"))
     what = f"{path} has no {CONFIG}" if path.is_dir() else f"no such model directory: {path}"
     raise ModelError(

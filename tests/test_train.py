@@ -38,6 +38,7 @@ from tagger.errors import (
     CatalogError,
     DiskFullError,
     LockedError,
+    ModelError,
     OutputError,
     TrainingError,
     UsageError,
@@ -48,6 +49,7 @@ from tagger.lock import Lock
 from tagger.model import CMAClip
 from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
+from tagger.shelf import resolve
 from tagger.towers import TokenTextTower
 from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
@@ -211,6 +213,16 @@ def test_averaged_weights_are_kept_and_judged_while_the_run_itself_stays_the_sam
     assert [epoch.accuracy for epoch in mean.history] != [epoch.accuracy for epoch in last.history]
     moved = weights(options.out)
     assert any((t != moved[name]).any() for name, t in weights(tmp_path / "mean").items())
+
+
+def test_an_unfinished_run_is_no_model_and_how_to_finish_it_is_said(
+    options: TrainOptions,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=1))
+    with pytest.raises(ModelError, match="training has not finished") as refused:
+        resolve(options.out)
+    assert shlex.split(refused.value.hint)[-3:] == ["--out", str(options.out), "--resume"]
 
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_with_other_settings(
