@@ -117,13 +117,42 @@ def load(run: Path, fingerprint: dict[str, str]) -> tuple[State, dict[str, Tenso
         raise TrainingError(
             f"{found[-1]} is damaged: {error}", "delete the folder of the run and start anew"
         ) from error
-    other = [key for key, value in fingerprint.items() if state.fingerprint.get(key) != value]
+    other = [
+        _difference(key, state.fingerprint.get(key), value)
+        for key, value in fingerprint.items()
+        if state.fingerprint.get(key) != value
+    ]
     if other:
         raise TrainingError(
             f"the checkpoint in {run} was made with another {', another '.join(other)}",
             "repeat the command that made it, or choose another --out",
         )
     return state, tensors
+
+
+def _difference(key: str, theirs: str | None, ours: str) -> str:
+    """`key` of a fingerprint, with what differs of it as far as that can be read."""
+    if key == "configuration" and theirs is not None:
+        before, now = (_leaves(msgspec.json.decode(text)) for text in (theirs, ours))
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return f"{key} ({'; '.join(_change(n, before.get(n), now.get(n)) for n in names)})"
+    if key in ("training catalog", "validation catalog", "start"):  # hashes tell nobody anything
+        return key
+    return f"{key} ({theirs}, now {ours})"
+
+
+def _leaves(value: object, name: str = "") -> dict[str, object]:
+    """Every value below `value` that is no object, by its place: training.lr."""
+    if not isinstance(value, dict):
+        return {name: value}
+    places = ((f"{name}.{key}" if name else key, below) for key, below in value.items())
+    return {leaf: v for place, below in places for leaf, v in _leaves(below, place).items()}
+
+
+def _change(name: str, before: object, now: object) -> str:
+    """Numbers and names are told, what is longer (tasks with their labels) only named."""
+    told = not isinstance(before, list) and not isinstance(now, list)
+    return f"{name}: {before}, now {now}" if told else name
 
 
 def restore(state: State, tensors: dict[str, Tensor], optimizers: list[Optimizer]) -> None:

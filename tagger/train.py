@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -125,7 +126,7 @@ def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
     """
     keep_freed_memory()
     with locked(options.out):
-        check_target(options.out, options.resume)
+        check_target(options)
         return _train(options, monitor)
 
 
@@ -338,19 +339,24 @@ def locked(out: Path) -> Iterator[None]:
                 out.rmdir()
 
 
-def check_target(out: Path, resume: bool) -> None:
-    """Whether this run may write `out`, before the work begins.
+def check_target(options: TrainOptions) -> None:
+    """Whether this run may write its output, before the work begins.
 
     Raises:
         OutputError: it holds something that this run must not overwrite.
     """
+    out = options.out
     unfinished = checkpoint.exists(out)
-    if unfinished and not resume:
+    if unfinished and not options.resume:
         raise OutputError(
             f"{out} holds an unfinished run", "add --resume to go on with it, or name another --out"
         )
     if (out / bundle.WEIGHTS).exists() and not unfinished:
-        raise OutputError(f"{out} holds a trained model already", "name another --out")
+        named = shlex.join(["--tasks", ",".join(options.tasks), "--model", str(out)])
+        raise OutputError(
+            f"{out} holds a trained model already: its training has finished",
+            f"use it: tagger predict CATALOG {named}; or train another one with another --out",
+        )
     others = set(out.iterdir()) - {out / LOCK, *checkpoint.leftovers(out)}
     if others and not unfinished:
         raise OutputError(f"{out} is not empty", "name another --out")

@@ -233,16 +233,27 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_with_other_setting
     with pytest.raises(OutputError, match="unfinished") as refused:
         run(options)
     assert "--resume" in refused.value.hint
-    with pytest.raises(TrainingError, match="another configuration"):
+    with pytest.raises(
+        TrainingError, match=r"another configuration \(.*training.lr: 0.002, now 0.5"
+    ):
         run(replace(options, resume=True, lr=0.5))
+    with pytest.raises(TrainingError, match=r"another configuration \(tasks\), another training"):
+        run(replace(options, resume=True, tasks=["color"]))
     with pytest.raises(TrainingError, match="another training catalog"):
         run(replace(options, resume=True, limit=100))
+    elsewhere = options.out.parent
+    with pytest.raises(TrainingError, match=rf"another image root \(.*, now {elsewhere}"):
+        run(replace(options, resume=True, image_root=elsewhere))
 
 
-def test_a_trained_model_is_never_overwritten(options: TrainOptions) -> None:
+def test_a_trained_model_is_never_overwritten_and_resume_says_that_it_has_finished(
+    options: TrainOptions,
+) -> None:
     run(replace(options, epochs=1))
-    with pytest.raises(OutputError, match="trained model already"):
-        run(options)
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="its training has finished") as refused:
+            run(replace(options, resume=resume))
+        assert f"--tasks color,shape --model {options.out}" in refused.value.hint
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
