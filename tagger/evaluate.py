@@ -19,7 +19,7 @@ from tagger.images import NUM_THREADS
 from tagger.modalities import VIEWS, View
 from tagger.output import write_json
 from tagger.pixel_cache import PixelCache
-from tagger.products import Products, ProductSource
+from tagger.products import Products, ProductSource, require_labels
 from tagger.runtime import Model
 from tagger.scores import (
     ApplicabilityScore,
@@ -77,13 +77,17 @@ def evaluate_catalog(
 
     Raises:
         ModelError: a task that the model does not know.
-        CatalogError: a task that the catalog has no labels of, or see `Catalog`.
+        CatalogError: a task that the catalog has no column of, none that it has labels of, or see
+            `Catalog`.
     """
     known = [bundle.task(name) for name in tasks]
     names = [task.name for task in bundle.config.tasks]
     rule = bundle.config.applicability
     deciding = [rule.task] if rule is not None and source.has_labels(rule.task) else []
     products = source.read(list(dict.fromkeys([*tasks, *deciding])))
+    # What a task does not apply to is also told by the labels of the one that decides it.
+    ruled = rule is not None and any(name in rule.not_for for name in tasks)
+    require_labels(products, [*tasks, *deciding] if ruled else tasks, source)
     words = words or {task.name: giveaways(task.nodes) for task in known}
     predictions = {view: {task.name: Predictions() for task in known} for view in VIEWS}
     truth = {t.name: t.label_ids(products.labels[t.name]) for t in known}

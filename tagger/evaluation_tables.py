@@ -69,6 +69,8 @@ def show_evaluation(
             f"{evaluation.num_products:,} products, which flatters every figure"
         )
     for task, both in evaluation.scores["both"].items():
+        if not both.num_products:
+            say(f"{task}: no product has a label, so that there is nothing to measure")
         if both.unknown_labels:
             say(
                 f"{sum(both.unknown_labels.values()):,} products have a {task} that the model does "

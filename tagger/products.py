@@ -170,6 +170,20 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
     return [columns.separator.join(map(str, names)) or None for names in rows]
 
 
+def require_labels(products: Products, tasks: Sequence[str], source: ProductSource) -> None:
+    """Raises:
+    CatalogError: no product of `source` has a label of any of `tasks`.
+    """
+    if any(label is not None for task in tasks for label in products.labels[task]):
+        return
+    columns = [column for task in tasks for column in source.columns.of(task)]
+    raise CatalogError(
+        f"{source.path}: none of {len(products):,} products has a label of {listing(tasks)}; "
+        f"empty columns: {listing(columns)}",
+        f"fill them, or name others: --tasks {shlex.quote(f'{tasks[0]}=COLUMN')}",
+    )
+
+
 def label_of(text: str) -> str:
     """`text` in composed characters (NFC) and without space around it, so that one label is not
     two."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tagger.applicability import learn_applicability, stated_applicability
 from tagger.config import Applicability, Training
 from tagger.errors import TrainingError, listing
-from tagger.products import Products, ProductSource
+from tagger.products import Products, ProductSource, require_labels
 from tagger.scrub import giveaways
 from tagger.split import LEARNED, validation_rows
 from tagger.tasks import Task, join_leaves, learn_task
@@ -49,12 +49,15 @@ def read_data(
     one.
 
     Raises:
-        CatalogError, TaxonomyError: see `ProductSource.read`.
+        CatalogError, TaxonomyError: see `ProductSource.read`; a task without any label.
         TrainingError: an empty part, nothing to validate by, or a task without two labels of
             enough support.
         ModelError: see `past_of`.
     """
     products = catalog.read(tasks)
+    # All nodes of a taxonomy are labels, whoever has them.
+    for task in tasks if catalog.taxonomy is None else tasks[1:]:
+        require_labels(products, [task], catalog)
     if validation is not None:
         train_part, kept_back = products, validation.read(tasks)
     else:

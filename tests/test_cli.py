@@ -334,6 +334,18 @@ def test_eval_writes_its_figures(run: Run, make_catalog: MakeCatalog, model_dir:
     assert "'Mauve'" in result.stderr
 
 
+def test_eval_says_which_task_has_no_label_at_all(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    path = make_catalog([{"title": "red", "color": "Red", "pattern": None}] * 3)
+    given = ("eval", path, "--model", model_dir, "--tasks")
+    result = run(*given, "color,pattern")
+    assert result.code == 0
+    assert "pattern: no product has a label" in result.stderr
+    assert "color: no product" not in result.stderr
+    check_error(run(*given, "pattern"), 3, "empty columns: 'pattern'")
+
+
 @pytest.fixture
 def second_dir(tmp_path: Path) -> Path:
     """A model whose directory has the name of that of `model_dir`."""

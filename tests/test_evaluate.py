@@ -142,10 +142,18 @@ def test_calibration_error_is_that_of_the_answers(tiny: Bundle, make_catalog: Ma
 
 
 def test_a_task_without_any_label_has_no_figures(tiny: Bundle, catalog: Path) -> None:
-    path = edited(catalog, color=[None] * 40)
-    score = figures(tiny, path, ["color"]).scores["both"]["color"]
+    path = edited(catalog, color=[None] * 40, pattern=["Dots"] * 40)
+    score = figures(tiny, path, ["color", "pattern"]).scores["both"]["color"]
     assert score.num_products == 0
     assert score.accuracy is None
+
+
+def test_a_catalog_without_any_label_is_refused_by_its_empty_columns(
+    tiny: Bundle, catalog: Path
+) -> None:
+    path = edited(catalog, color=[None] * 40, pattern=[" "] * 40)
+    with pytest.raises(CatalogError, match=r"none of 40 products .* columns: 'color', 'pattern'"):
+        figures(tiny, path, ["color", "pattern"])
 
 
 def test_the_json_says_what_was_measured_with_what(

@@ -358,6 +358,13 @@ def test_products_to_validate_on_that_are_learned_from_are_counted(
     assert run(replace(options, epochs=1, validation=some)).data.num_known == 30
 
 
+def test_an_empty_label_column_is_named_as_that(options: TrainOptions, catalog: Path) -> None:
+    empty = options.out.parent / "empty.parquet"
+    pd.read_parquet(catalog).assign(shape=None).to_parquet(empty)
+    with pytest.raises(CatalogError, match="none of 120 products has a label of 'shape'"):
+        run(replace(options, catalog=empty))
+
+
 def test_without_a_label_to_validate_by_nothing_is_trained(
     options: TrainOptions, catalog: Path
 ) -> None:
