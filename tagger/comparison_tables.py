@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
     from tagger.compare import Difference, ModelComparison, ModelFigures
     from tagger.export import Comparison
     from tagger.images import ImageStatus
+    from tagger.products import ProductSource
 
 
 def show_models(
-    comparison: ModelComparison, image_statuses: Counter[ImageStatus], root: Path
+    comparison: ModelComparison, image_statuses: Counter[ImageStatus], source: ProductSource
 ) -> None:
-    """One table with a row per model, then one per task; differences are to the first model. Image
-    paths start at `root`."""
+    """One table with a row per model, then one per task; differences are to the first model."""
     first, *others = comparison.models
     recall = f"recall at {100 * comparison.precision:g}% precision"
     made = table(
@@ -52,7 +51,7 @@ def show_models(
         _show_task(comparison, task)
     if others:
         say("(noise): the interval holds 0, so that other products may turn the difference around")
-    say_pictures(image_statuses, root)
+    say_pictures(image_statuses, source)
     _say_learned(comparison)
     _say_unknown(comparison)
 

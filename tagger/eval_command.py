@@ -244,7 +244,7 @@ def _compare(
         comparison, statuses = compare_models(
             models, source, tasks, precision, tfidf, robustness is not None, bar.move
         )
-    show_models(comparison, statuses, source.root)
+    show_models(comparison, statuses, source)
     if json is not None:
         write_comparison(comparison, json)
     curves = None
@@ -299,7 +299,7 @@ def _evaluate(
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
     calibrated = bundle.calibration is not None
-    show_evaluation(done.figures, calibrated, done.answers.image_statuses, source.root)
+    show_evaluation(done.figures, calibrated, done.answers.image_statuses, source)
     if json is not None:
         write_evaluation(done.figures, bundle, json)
     if issues is None and report is None:
@@ -337,7 +337,7 @@ def _calibrate(
         calibrated = calibrate(bundle, source, tasks, promise, bar.move)
     write_calibration(calibrated.calibration, bundle.path)
     write_profile(calibrated.profile, bundle.path)
-    show_calibration(calibrated, tasks, precision, bundle.path, source.root)
+    show_calibration(calibrated, tasks, precision, bundle.path, source)
 
 
 def _drift(bundle: LoadedModel, source: ProductSource, tasks: Sequence[str]) -> None:
@@ -347,5 +347,5 @@ def _drift(bundle: LoadedModel, source: ProductSource, tasks: Sequence[str]) -> 
 
     with Bar("products") as bar:
         found = find_drift(bundle, source, tasks, bar.move)
-    show_drift(found, source.root)
+    show_drift(found, source)
     check_drift(found.findings, source.path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tagger.evaluate import Evaluation
     from tagger.images import ImageStatus
     from tagger.label_issues import Suspicion
+    from tagger.products import ProductSource
     from tagger.scores import Score, TreeScore
 
 
@@ -29,10 +30,12 @@ MOST_LABELS = 5
 
 
 def show_evaluation(
-    evaluation: Evaluation, calibrated: bool, image_statuses: Counter[ImageStatus], root: Path
+    evaluation: Evaluation,
+    calibrated: bool,
+    image_statuses: Counter[ImageStatus],
+    source: ProductSource,
 ) -> None:
-    """One table per measure, a row per task, a column per view; then what is worth a warning.
-    Image paths start at `root`, here and below."""
+    """One table per measure, a row per task, a column per view; then what is worth a warning."""
     target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {
         "accuracy": "accuracy, % [95% bootstrap interval over products]",
@@ -60,7 +63,7 @@ def show_evaluation(
     _show_applicability(evaluation)
     _show_labels(evaluation)
     _show_confusions(evaluation)
-    say_pictures(image_statuses, root)
+    say_pictures(image_statuses, source)
     if calibrated and not any(s.published for s in evaluation.scores["both"].values()):
         say(f"the model is calibrated, but not for a precision of {evaluation.precision:g}")
     if evaluation.trained_on:
@@ -206,7 +209,11 @@ def _show_confusions(evaluation: Evaluation) -> None:
 
 
 def show_calibration(
-    calibrated: Calibrated, tasks: Sequence[str], precision: float, directory: Path, root: Path
+    calibrated: Calibrated,
+    tasks: Sequence[str],
+    precision: float,
+    directory: Path,
+    source: ProductSource,
 ) -> None:
     """Per task what was fitted for `precision`, and how it fared on the products kept back."""
     fitted = {name: calibrated.calibration.tasks[name] for name in tasks}
@@ -232,7 +239,7 @@ def show_calibration(
             percent(threshold.reported_precision),
         )
     results.print(made)
-    say_pictures(calibrated.image_statuses, root)
+    say_pictures(calibrated.image_statuses, source)
     if first.left_out:
         say(f"{first.left_out:,} products were left out: the model was trained on them")
     for name, threshold in thresholds.items():
@@ -255,7 +262,7 @@ def _threshold(threshold: float | None, by_label: bool) -> str:
     return "abstains" if threshold is None else f"{threshold:.3f}"
 
 
-def show_drift(drift: Drift, root: Path) -> None:
+def show_drift(drift: Drift, source: ProductSource) -> None:
     """What was compared, the largest distance first."""
     made = table("drift", "compared", "distance")
     made.add_column("before")
@@ -271,7 +278,7 @@ def show_drift(drift: Drift, root: Path) -> None:
             verdict,
         )
     results.print(made)
-    say_pictures(drift.image_statuses, root)
+    say_pictures(drift.image_statuses, source)
 
 
 def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:

@@ -179,6 +179,7 @@ def predict(
     from tagger import load
     from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
     from tagger.output import write_bytes
+    from tagger.products import ProductSource
     from tagger.report import write_report
     from tagger.run import dry_run as estimate
     from tagger.run import run
@@ -208,14 +209,15 @@ def predict(
     job = Job(bundle, options, source)
     used = [path for path in (catalog, options.out, incremental, map) if path is not None]
     check_outputs(used, [path for path in (review, report) if path is not None])
+    products = ProductSource(catalog, options.columns, image_root)
     if dry_run:
-        show_estimate(estimate(job), options.out, job.how.root)
+        show_estimate(estimate(job), options.out, products)
         return
     if report is not None and report.is_file():
         write_bytes(report, b"")  # an older one would be taken for that of a run that fails
     with Bar("products", sum(job.part_sizes.values())) as bar:
         result = run(job, bar.advance)
-    show_prediction(result, options.out, job.how.root)
+    show_prediction(result, options.out, products)
     if review is not None and result.finished:
         model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
         count = write_review(options.out, job.how, review, model_version)

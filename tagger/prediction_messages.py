@@ -9,15 +9,15 @@ from tagger.console import percent, say, say_bad
 from tagger.picture_messages import say_pictures
 
 if TYPE_CHECKING:
+    from tagger.products import ProductSource
     from tagger.report import Summary
     from tagger.run import Estimate, Result
 
 
-def show_prediction(result: Result, out: Path, root: Path) -> None:
-    """How many rows, what was wrong with some, and where the result is; image paths start at
-    `root`."""
+def show_prediction(result: Result, out: Path, source: ProductSource) -> None:
+    """How many rows of `source`, what was wrong with some, and where the result is."""
     summary = result.summary
-    _show_bad(summary, root)
+    _show_bad(summary, source)
     for task, statuses in summary.task_status.items():
         line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
         if statuses["not_applicable"]:
@@ -43,17 +43,17 @@ def show_review(count: int, path: Path) -> None:
     say(f"{path}: {count:,} products to look at, those that teach most first")
 
 
-def show_estimate(estimate: Estimate, out: Path, root: Path) -> None:
-    """What a dry run found, and what the whole run would take; image paths start at `root`."""
+def show_estimate(estimate: Estimate, out: Path, source: ProductSource) -> None:
+    """What a dry run found in `source`, and what the whole run would take."""
     summary = estimate.sample
-    _show_bad(summary, root)
+    _show_bad(summary, source)
     say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
     minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
     say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")
     say("dry run: nothing was written")
 
 
-def _show_bad(summary: Summary, root: Path) -> None:
+def _show_bad(summary: Summary, source: ProductSource) -> None:
     """Pictures and titles that could not be used."""
-    say_pictures(summary.image_status, root, summary.image_examples, may_lead_outside=True)
+    say_pictures(summary.image_status, source, summary.image_examples, may_lead_outside=True)
     say_bad("titles", summary.title_status, summary.title_examples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -100,6 +100,13 @@ class ProductSource:
         return (
             resolve(products, tasks[0], self.tree, self.columns, self.path) if tasks else products
         )
+
+    def image_sources(self) -> Iterator[ImageSource]:
+        """The image column alone, row by row; raises as `Catalog` does."""
+        catalog, column = Catalog(self.path), self.columns.image
+        if column in catalog.schema.names:
+            for batch in catalog.batches(64, columns=[column]):
+                yield from image_sources(batch, column, self.path)
 
     @cached_property
     def tree(self) -> Taxonomy | None:

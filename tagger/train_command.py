@@ -121,4 +121,4 @@ def train(
     except StoppedError as stopped:
         stopped.hint = "finished epochs are kept: run the same command again with --resume"
         raise
-    show_training(result, out, options.products.root)
+    show_training(result, out, options.products)

@@ -16,6 +16,7 @@ from tagger.tasks import is_plain
 if TYPE_CHECKING:
     import torch
 
+    from tagger.products import ProductSource
     from tagger.train import TrainResult
     from tagger.training_data import Data
 
@@ -78,9 +79,9 @@ class TrainMonitor:
         say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
 
 
-def show_training(result: TrainResult, out: Path, root: Path) -> None:
-    """The best epoch as a table, where the model is, and what to type next; image paths start at
-    `root`."""
+def show_training(result: TrainResult, out: Path, source: ProductSource) -> None:
+    """The best epoch as a table, where the model is that learned from `source`, and what to type
+    next."""
     best = result.history[result.best_epoch]
     learned = f"epoch {result.best_epoch + 1} of {len(result.history)}"
     made = table(
@@ -96,7 +97,7 @@ def show_training(result: TrainResult, out: Path, root: Path) -> None:
             *(percent(best.accuracy[view][task.name]) for view in ("both", "image", "title")),
         )
     console.print(made)
-    say_pictures(result.image_statuses, root)
+    say_pictures(result.image_statuses, source)
     if result.bf16 is not None:
         say(str(result.bf16))
     tasks = ",".join(task.name for task in result.data.tasks)

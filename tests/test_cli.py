@@ -529,6 +529,25 @@ def test_where_no_picture_is_found_it_says_where_they_were_looked_for(
     assert "--image-root" not in run("predict", titles, *options).stderr
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("https://shop.example/1.jpg", "'https://shop.example/1.jpg' is an address"),
+        ("s3://shop/1.jpg", "downloads nothing"),
+        ("images\\1.jpg", "write / as in 'images/1.jpg'"),
+    ],
+)
+def test_where_paths_are_none_of_this_machine_it_says_so(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, path: str, words: str
+) -> None:
+    rows = [{"image": image, "title": "red", "color": "Red"} for image in (None, path)]
+    options = (make_catalog(rows), "--tasks", "color", "--model", model_dir)
+    for command in ("predict", "eval"):
+        said = run(command, *options).stderr
+        assert words in said
+        assert "--image-root" not in said, "that helps nobody here"
+
+
 def test_ids_and_names_are_printed_as_they_are(
     run: Run, make_catalog: MakeCatalog, model_dir: Path
 ) -> None:

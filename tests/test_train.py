@@ -727,6 +727,11 @@ def test_where_no_picture_is_found_it_is_said_before_the_first_epoch_and_at_the_
     assert [advice in part for part in said.split("epoch 1:")] == [True, True]
     found = call("train", lost, *given, "--out", tmp_path / "b", "--image-root", catalog.parent)
     assert "--image-root" not in found
+    addresses = pd.read_parquet(catalog)
+    addresses["image"] = "https://shop.example/" + addresses["image"]
+    addresses.to_parquet(lost)
+    said = call("train", lost, *given, "--out", tmp_path / "c")
+    assert ["is an address" in part for part in said.split("epoch 1:")] == [True, True]
 
 
 def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
