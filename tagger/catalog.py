@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -195,6 +198,14 @@ class Catalog:
 
     def _csv_schema(self) -> pa.Schema:
         with open(self.path, "rb") as file:
+            if note := _NOTE_TO_EXCEL.match(file.readline(CSV_BLOCK_BYTES)):
+                raise CatalogError(
+                    f"{self.path}: its first line, {note[1].decode()!r}, is a note to Excel and no "
+                    "header",
+                    f"delete it: tail -n +2 {shlex.quote(str(self.path))} > "
+                    f"{shlex.quote(_beside(self.path))}",
+                )
+            file.seek(0)
             return self._open_csv(file).schema
 
     def _csv_batches(self) -> Iterator[pa.RecordBatch]:
@@ -251,6 +262,23 @@ class Catalog:
             reason = "it is UTF-16"
             hint = "save it as UTF-8: iconv -f UTF-16 -t UTF-8 old.csv > new.csv"
         return CatalogError(f"{self.path} cannot be read: {reason}", hint)
+
+
+_NOTE_TO_EXCEL = re.compile(rb"(?:\xef\xbb\xbf)?\"?(sep=[,;\t|])\"?\r?\n")
+
+
+def with_commas(path: Path, mark: str) -> str:
+    """A command that writes the table at `path`, whose fields are parted by `mark`, with commas."""
+    old, new, sep = (json.dumps(t, ensure_ascii=False) for t in (str(path), _beside(path), mark))
+    read = f"pandas.read_csv({old}, sep={sep}, dtype=str, keep_default_na=False)"
+    code = f"import pandas; {read}.to_csv({new}, index=False)"
+    return f"python -c {shlex.quote(code)}"
+
+
+def _beside(path: Path) -> str:
+    """A name for `path` made anew as CSV."""
+    taken = path.suffix.lower() == ".csv"
+    return str(path.with_name(f"{path.stem}.new.csv") if taken else path.with_suffix(".csv"))
 
 
 def check_image_root(root: Path | None) -> None:
@@ -321,6 +349,8 @@ def _parquet_parts(path: Path) -> list[Path]:
     if suffix == ".csv":
         return []
     hint = "convert or rename it"
+    if suffix in (".tsv", ".tab"):
+        hint = "write it with commas: " + with_commas(path, "\t")
     if suffix in (".xlsx", ".xls", ".ods"):
         hint = "save it as CSV in UTF-8, with commas, from the program that made it"
     raise CatalogError(f"{path}: a catalog ends in .parquet or .csv, not {suffix!r}", hint)

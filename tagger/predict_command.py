@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tagger.config import BATCH_SIZE, DEFAULT_MODEL, DEFAULT_ZERO_SHOT, GPU_BATCH_SIZE
+from tagger.errors import UsageError
 from tagger.options import (
     CatalogArgument,
     Device,
@@ -29,6 +30,26 @@ class LogFormat(enum.StrEnum):
 
     text = "text"
     json = "json"
+
+
+FILE_ENDINGS = (
+    *(".parquet", ".pq", ".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson"),
+    *(".xlsx", ".xls", ".ods", ".feather", ".arrow", ".gz", ".zip"),
+)
+"""Nobody who ends a name so, in whatever letters, asks for a directory."""
+
+
+def check_ending(out: Path) -> None:
+    """Raises:
+    UsageError: the name of `out` is that of a file that tagger does not write.
+    """
+    is_file = out.suffix.lower() in FILE_ENDINGS and out.suffix not in (".parquet", ".csv")
+    if is_file and not out.is_dir():  # an earlier output of that name may go on
+        raise UsageError(
+            f"--out {out}: tagger writes no {out.suffix}",
+            "end it in .parquet or .csv for a file; a name without such an ending is a directory "
+            "of Parquet parts",
+        )
 
 
 def predict(
@@ -172,6 +193,8 @@ def predict(
     set_style(quiet, log_format is LogFormat.json)
     if review is not None:
         check_review(review)
+    if out is not None:
+        check_ending(out)
     # The catalog is checked before the seconds that importing torch takes.
     asked, part, source = parse_asked(tasks), Shard.parse(shard), Catalog(catalog)
     names = list(asked)

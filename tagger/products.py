@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tagger.arrow_types import has_text_form, is_bytes, valid_text
-from tagger.catalog import Catalog, Columns, check_image_root, folder_of, strings
+from tagger.catalog import Catalog, Columns, check_image_root, folder_of, strings, with_commas
 from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
 from tagger.taxonomy import Taxonomy, read_taxonomy
@@ -294,7 +294,7 @@ def input_columns(catalog: Catalog, columns: Columns) -> list[str]:
     if not found and len(there) == 1 and (mark := next((m for m in ";\t|" if m in there[0]), None)):
         raise CatalogError(
             f"{catalog.path} has one column, {there[0]!r}, whose fields are parted by {mark!r}",
-            "save it with commas",
+            f"write it with commas: {with_commas(catalog.path, mark)}",
         )
     if not found:
         raise CatalogError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -398,7 +401,37 @@ def test_csv_without_commas_says_what_parts_its_fields(tmp_path: Path, mark: str
     path.write_text(f"id{mark}image{mark}title\n1{mark}a.jpg{mark}red\n")
     with pytest.raises(CatalogError, match="has one column") as caught:
         input_columns(Catalog(path), Columns())
-    assert "commas" in caught.value.hint
+    run_hint(caught.value.hint.removeprefix("write it with commas: "))
+    assert Catalog(tmp_path / "catalog.new.csv").schema.names == ["id", "image", "title"]
+
+
+def run_hint(command: str) -> None:
+    """Run what a hint says, by the Python of the tests."""
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    subprocess.run([sys.executable, *arguments], check=True)
+
+
+def test_tsv_is_written_with_commas_as_the_hint_says(tmp_path: Path) -> None:
+    path = tmp_path / 'my "feed".tsv'
+    path.write_text("id\timage\ttitle\n007\t\tNA, red\n")
+    with pytest.raises(CatalogError, match=r"ends in .parquet or .csv, not '.tsv'") as caught:
+        Catalog(path)
+    run_hint(caught.value.hint.removeprefix("write it with commas: "))
+    table = Catalog(path.with_suffix(".csv")).read(["id", "image", "title"])
+    assert table.to_pylist() == [{"id": "007", "image": None, "title": "NA, red"}]
+
+
+@pytest.mark.parametrize("first", ["sep=,\n", '"sep=,"\r\n', "\ufeffsep=;\n"])
+def test_note_to_excel_in_the_first_line_is_deleted_as_the_hint_says(
+    tmp_path: Path, first: str
+) -> None:
+    path = write(tmp_path, f"{first}id,title\n1,red\n", "my feed.csv")
+    with pytest.raises(CatalogError, match="its first line, 'sep=") as caught:
+        Catalog(path)
+    command = caught.value.hint.removeprefix("delete it: ")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert Catalog(tmp_path / "my feed.new.csv").schema.names == ["id", "title"]
 
 
 def test_booleans_are_one_label_from_parquet_and_from_the_csv_of_pandas(tmp_path: Path) -> None:

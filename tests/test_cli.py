@@ -314,6 +314,18 @@ def test_dry_run_and_report(run: Run, catalog: Path, model_dir: Path, tmp_path: 
     assert sum(report["title_status"].values()) == 10
 
 
+@pytest.mark.parametrize("name", ["out.xlsx", "out.TSV", "out.CSV", "out.csv.gz", "out.pq"])
+def test_an_output_called_as_a_file_of_another_kind_becomes_no_directory(
+    run: Run, catalog: Path, model_dir: Path, name: str
+) -> None:
+    given = ("predict", catalog, "--tasks", "color", "--model", model_dir, "--out")
+    check_error(run(*given, catalog.parent / name), 2, name)
+    assert not (catalog.parent / name).exists()
+    for folder in ("parts", "parts.2026-11-27"):
+        assert run(*given, catalog.parent / folder).code == 0
+        assert (catalog.parent / folder / "_SUCCESS").exists()
+
+
 def test_shares_say_what_is_missing(run: Run, catalog: Path, model_dir: Path) -> None:
     options = ("predict", catalog, "--tasks", "color", "--model", model_dir, "--out", "parts")
     out = catalog.parent / "parts"
