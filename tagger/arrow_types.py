@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+FEW_CATEGORIES = 64
+"""That stay whole in each batch, which has about as many rows: they do not make it large."""
+
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column of that type holds bytes, such as those of picture files."""
@@ -29,16 +32,17 @@ def has_text_form(kind: pa.DataType) -> bool:
 
 
 def with_own_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """`batch`, whose categories are those of its own rows alone.
+    """`batch`, whose categories are those of its own rows alone where they are many.
 
     A slice carries those of the whole file along, and whoever writes it writes them all. Ordered
-    ones stay: their order is a property of the whole column.
+    ones stay: their order is a property of the whole column. So do a few: S, M, L is an order, too,
+    even where nobody says so, and a size that no product has is still one.
     """
     if not any(map(_can_be_coded_anew, batch.schema.types)):
         return batch
     columns = [
         column.cast(column.type.value_type).dictionary_encode().cast(column.type)
-        if _can_be_coded_anew(column.type)
+        if _can_be_coded_anew(column.type) and len(column.dictionary) > FEW_CATEGORIES
         else column
         for column in batch.columns
     ]

@@ -839,6 +839,16 @@ def test_output_with_a_colon_in_its_name_is_a_file(
     assert Catalog(Path(name)).num_rows == 5
 
 
+def test_a_few_categories_keep_their_order_and_those_that_no_product_has(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    sizes = pd.Categorical(["L", "S"] * 100 + ["M"] * 100, categories=["S", "M", "L", "XL"])
+    feed = pd.DataFrame({"title": ["red"] * 300, "size": sizes})
+    feed.to_parquet(tmp_path / "feed.parquet")
+    run(job(tiny, tmp_path / "feed.parquet", tmp_path / "out.parquet"))
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet")[list(feed)], feed)
+
+
 def test_categories_that_a_small_code_cannot_number_together_are_kept(
     tiny: Bundle, tmp_path: Path
 ) -> None:
