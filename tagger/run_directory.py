@@ -227,10 +227,7 @@ class RunDirectory:
 def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunError:
     """The error that names what differs between two fingerprints."""
     names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-    shown = [
-        f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}"
-        for name in names
-    ]
+    shown = [f"{name} was {_value(theirs, name)}, is {_value(ours, name)}" for name in names]
     if not theirs:
         difference = "nothing in it says what run it is of"
     else:
@@ -238,3 +235,9 @@ def other_run(what: str, theirs: Fingerprint, ours: Fingerprint) -> OtherRunErro
     return OtherRunError(
         f"{what}: {difference}", "name another --out, or add --overwrite to replace that run"
     )
+
+
+def _value(fingerprint: Fingerprint, name: str) -> str:
+    """An option that was left out is None in a fingerprint."""
+    value = fingerprint.get(name, "not there")
+    return "not given" if value == "None" else value

@@ -152,7 +152,7 @@ def test_calibration_is_part_of_the_hash_of_the_model(
     assert bundle.load(calibrated).sha256 != bundle.load(model_dir).sha256
     out = tmp_path / "out.parquet"
     run(Job(bundle.load(calibrated), JobOptions(feed, ["color"], out)))
-    with pytest.raises(OtherRunError, match=r"minimum precision was None, is 0\.9"):
+    with pytest.raises(OtherRunError, match=r"minimum precision was not given, is 0\.9"):
         run(Job(bundle.load(calibrated), JobOptions(feed, ["color"], out, min_precision=0.9)))
 
 

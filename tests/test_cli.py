@@ -280,7 +280,7 @@ def test_nothing_moves_in_the_mail_of_a_cron_job(run: Run, catalog: Path, model_
 def test_quiet_says_nothing_but_errors(run: Run, catalog: Path, model_dir: Path) -> None:
     options = ("predict", catalog, "--tasks", "color", "--model", model_dir, "--quiet")
     assert run(*options) == Result(0, "", "")
-    check_error(run(*options, "--top-k", 2), 12, "top-k was None, is 2")
+    check_error(run(*options, "--top-k", 2), 12, "top-k was not given, is 2")
 
 
 def test_messages_for_programs_are_one_json_document_a_line(

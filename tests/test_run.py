@@ -332,8 +332,8 @@ def test_shard_deletes_its_own_leftovers_and_nobody_elses(
 
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("tasks was color,pattern, is color", {"tasks": ["color"]}),
-    ("top-k was None, is 2", {"top_k": 2}),
-    ("limit was None, is 20", {"limit": 20}),
+    ("top-k was not given, is 2", {"top_k": 2}),
+    ("limit was not given, is 20", {"limit": 20}),
     ("batch size was 64, is 3", {"batch_size": 3}),
     ("title column was title, is id", {"columns": Columns(title="id")}),
     ("image root was ", {"image_root": Path("/")}),
