@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,11 @@ class TrainMonitor:
             count = sum(label is not None for label in data.train.labels[task.name])
             levels = f" in a tree of {task.tree.depth} levels" if task.is_tree else ""
             say(f"{task.name}: {len(task.labels):,} labels{levels}, {count:,} labelled products")
+            if alike := _alike_but_for_case(data.train.labels[task.name]):
+                say(
+                    f"{task.name}: upper and lower case make several labels of "
+                    f"{listing(alike)}; write them in one way if they are one"
+                )
         trees = [task.name for task in data.tasks if task.is_tree]
         for name, labels in data.left_out.items():
             fate = "too rare"
@@ -77,6 +83,14 @@ class TrainMonitor:
         )
         loss = "as it came" if epoch.loss is None else f"epoch {number + 1}: loss {epoch.loss:.3f}"
         say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
+
+
+def _alike_but_for_case(labels: Iterable[str | None]) -> list[str]:
+    """Labels that another one equals but for upper and lower case, side by side."""
+    spellings: dict[str, list[str]] = {}
+    for label in sorted({label for label in labels if label is not None}):
+        spellings.setdefault(label.casefold(), []).append(label)
+    return [label for alike in spellings.values() if len(alike) > 1 for label in alike]
 
 
 def show_training(result: TrainResult, out: Path, source: ProductSource) -> None:

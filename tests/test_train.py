@@ -734,6 +734,19 @@ def test_where_no_picture_is_found_it_is_said_before_the_first_epoch_and_at_the_
     assert ["is an address" in part for part in said.split("epoch 1:")] == [True, True]
 
 
+def test_labels_that_differ_in_case_alone_are_named_once(
+    call: Call, catalog: Path, definition: Path, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(catalog)
+    table.loc[::3, "color"] = table["color"].str.lower()
+    table.to_parquet(tmp_path / "mixed.parquet")
+    options = ("--model", definition, "--epochs", "1", "--out", tmp_path / "model")
+    said = call("train", tmp_path / "mixed.parquet", "--tasks", "color,shape", *options)
+    (line,) = (line for line in said.splitlines() if "upper and lower case" in line)
+    assert "color: " in line
+    assert "'Blue', 'blue', 'Green', 'green', 'Red', 'red';" in line
+
+
 def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
     call: Call, catalog: Path, definition: Path, tmp_path: Path
 ) -> None:
