@@ -57,5 +57,5 @@ def _say_none_found(
         why = f"their paths have \\ between folders; write / as in {fixed!r}"
     else:
         more = ", or allow others with --allow-outside-root" if may_lead_outside else ""
-        why = f"their paths start at {root}; name that with --image-root{more}"
+        why = f"their paths start at {root.absolute()}; name that with --image-root{more}"
     say(f"no picture was found: {why}")

@@ -528,13 +528,16 @@ def test_calibrated_model_abstains_in_predict_and_knows_its_own_feed(
 
 
 def test_where_no_picture_is_found_it_says_where_they_were_looked_for(
-    run: Run, make_catalog: MakeCatalog, model_dir: Path
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--tasks", "color", "--model", model_dir)
     lost = make_catalog([{"image": f"{n}.jpg", "title": "red"} for n in range(3)], "lost.csv")
     said = run("predict", lost, *options).stderr
     assert f"their paths start at {lost.parent}; name that with --image-root" in said
     assert "--allow-outside-root" not in said
+    monkeypatch.chdir(lost.parent)  # "." would tell nothing
+    said = run("predict", lost.name, *options, "--dry-run").stderr
+    assert f"their paths start at {lost.parent};" in said
     outside = make_catalog([{"image": "../a.jpg", "title": "red"}], "outside.csv")
     assert "--allow-outside-root" in run("predict", outside, *options, "--dry-run").stderr
     titles = make_catalog([{"image": "", "title": "red"}], "titles.csv")
