@@ -31,8 +31,9 @@ from tagger.hashes import file_digest
 from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
 from tagger.shelf import WEIGHTS
+from tagger.split import HELD_BACK, LEARNED
 from tagger.tasks import Task
-from tagger.trained_on import was_trained_on
+from tagger.trained_on import past_of
 
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
 """Share of the catalog that is only reported on; share of the rest that temperature and the start
@@ -51,12 +52,13 @@ class Promise:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was fitted, what the products look like to the model that it makes, and how many
-    pictures had which status."""
+    """What was fitted, what the products look like to the model that it makes, how many pictures
+    had which status, and how many of the products chose the epoch when the model was trained."""
 
     calibration: Calibration
     profile: Profile
     image_statuses: Counter[ImageStatus]
+    num_held_back: int
 
 
 def calibrate(
@@ -82,7 +84,8 @@ def calibrate(
     products = source.read(tasks)
     names = [task.name for task in bundle.config.tasks]
     answers = collect_answers(bundle, products, source.root, names, progress)
-    new = ~was_trained_on(bundle.path, products)
+    past = past_of(products, [bundle.path])
+    new = past != LEARNED
     if not new.any():
         raise CatalogError(
             f"{bundle.path.name} was trained on all products of {source.path}, so its mistakes on "
@@ -119,7 +122,8 @@ def calibrate(
     calibrated = replace(bundle, calibration=calibration)
     seen = np.flatnonzero(new)
     profile = profile_of(calibrated, products.take(seen.tolist()), answers.take(seen))
-    return Calibrated(calibration, profile, answers.image_statuses)
+    num_held_back = int((past == HELD_BACK).sum())
+    return Calibrated(calibration, profile, answers.image_statuses, num_held_back)
 
 
 def _fit(

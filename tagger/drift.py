@@ -110,11 +110,13 @@ def compare(before: Profile, now: Profile) -> list[Finding]:
     sizes = (before.num_products, now.num_products)
     images = (before.absent_images, now.absent_images)
     titles = (before.absent_titles, now.absent_titles)
-    words = (before.num_words, now.num_words)
+    words = (before.split_words, now.split_words)
+    # Those of a title come together: they tell no more of chance than one title does.
+    with_words = (_num_titles(before), _num_titles(now))
     findings = [
         _compare_shares("products without picture", images, sizes),
         _compare_shares("products without title", titles, sizes),
-        _compare_shares("words that are unknown", (before.split_words, now.split_words), words),
+        _compare_shares("words that are unknown", words, with_words),
     ]
     for name in before.tasks.keys() & now.tasks.keys():
         old, new = before.tasks[name], now.tasks[name]
@@ -220,6 +222,10 @@ def _compare_shares(what: str, shares: tuple[float, float], sizes: tuple[int, in
     finding = _compare_counts(what, *counts)
     before, now = (f"{share:.1%}" for share in shares)
     return msgspec.structs.replace(finding, before=before, now=now)
+
+
+def _num_titles(profile: Profile) -> int:
+    return round((1 - profile.absent_titles) * profile.num_products)
 
 
 def _compare_weights(what: str, old: TaskProfile, new: TaskProfile) -> Finding:

@@ -242,6 +242,11 @@ def show_calibration(
     say_pictures(calibrated.image_statuses, source)
     if first.left_out:
         say(f"{first.left_out:,} products were left out: the model was trained on them")
+    if calibrated.num_held_back:
+        say(
+            f"{calibrated.num_held_back:,} products chose the epoch when the model was trained; a "
+            "promise that rests on them is weaker than one on products that it never saw"
+        )
     for name, threshold in thresholds.items():
         if not threshold.promises:
             say(

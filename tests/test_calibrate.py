@@ -26,7 +26,7 @@ from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
 from tagger.run import run
 from tagger.split import validation_rows
-from tagger.trained_on import write_trained_on
+from tagger.trained_on import keys_of, write_trained_on
 
 from .conftest import TASKS, MakeCatalog, random_titles
 
@@ -224,6 +224,19 @@ def test_new_products_of_a_training_catalog_are_enough_whichever_were_held_out(
         assert reported / (tried + reported) == pytest.approx(REPORT_SHARE, abs=0.02)
     assert fitted.profile.num_products == int(held_out.sum())
     assert sum(fitted.profile.tasks["color"].labels.values()) == int(held_out.sum())
+
+
+def test_products_that_chose_the_epoch_are_fitted_on_and_counted(
+    feed: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "trained"))
+    products = ProductSource(feed).read(NAMES)
+    write_trained_on(copy, products.take(range(50)), products.take(range(50, 150)))
+    fitted = calibrate(bundle.load(copy), ProductSource(feed), ["color"], Promise(0.8))
+    same = np.isin(keys_of(products), keys_of(products.take(range(50, 150))))
+    learned = np.isin(keys_of(products), keys_of(products.take(range(50))))
+    assert fitted.num_held_back == (same & ~learned).sum() > 0
+    assert fitted.calibration.tasks["color"].left_out == learned.sum()
 
 
 def test_the_promise_holds_where_many_products_share_a_title() -> None:

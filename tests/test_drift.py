@@ -126,6 +126,24 @@ def test_rare_labels_of_a_small_feed_are_no_drift(known: Bundle) -> None:
     assert not any(verdicts(compare(drawn(4000), drawn(60))) for _ in range(8))
 
 
+def test_words_of_a_few_foreign_titles_are_no_drift(known: Bundle) -> None:
+    """Of both, one title in ten is foreign, from its first of ten words to its last: feeds of 30
+    titles often have two of these too many, or none."""
+    dice = np.random.default_rng(0)
+    before = msgspec.structs.replace(
+        read_profile(known.path),
+        num_products=4000,
+        absent_titles=0.0,
+        num_words=40_000,
+        split_words=0.1,
+    )
+    for num_foreign in dice.binomial(30, 0.1, size=200):
+        now = msgspec.structs.replace(
+            before, num_products=30, num_words=300, split_words=num_foreign / 30
+        )
+        assert not verdicts(compare(before, now))
+
+
 def test_deviation_of_weights_is_that_of_a_sample(tiny: Bundle, tmp_path: Path) -> None:
     products = Products([row["image"] for row in mixed_rows(tmp_path, 8) if row["image"]][:3], [])
     products.titles.extend(["red shirt", "blue shoe", "green"])
