@@ -282,11 +282,15 @@ def _longer(features: Features, length: int) -> Features:
 
 
 def _stacked(rows: Sequence[Features], device: torch.device) -> Features:
-    """Those from a cache come from the CPU."""
-    return Features(
-        torch.stack([row.pooled.to(device) for row in rows]),
-        torch.stack([row.tokens.to(device) for row in rows]),
-    )
+    """Those from a cache come from the CPU; where all do, a GPU gets them at once."""
+    pooled, tokens = ([row.pooled for row in rows], [row.tokens for row in rows])
+    return Features(_stacked_on(device, pooled), _stacked_on(device, tokens))
+
+
+def _stacked_on(device: torch.device, rows: Sequence[Tensor]) -> Tensor:
+    if all(row.device.type == "cpu" for row in rows):
+        return torch.stack(list(rows)).to(device)
+    return torch.stack([row.to(device) for row in rows])
 
 
 def _filled(features: Features, rows: int) -> Features:

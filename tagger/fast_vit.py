@@ -1,6 +1,6 @@
-"""Parts of open_clip's transformers in fewer passes over the memory, or in bf16; for CPUs.
+"""Parts of open_clip's transformers in bf16, and on CPUs in fewer passes over the memory.
 
-A GPU has kernels of its own for these; on a CPU they took a quarter of the time.
+A GPU has kernels of its own for the latter; on a CPU they took a quarter of the time.
 """
 
 from __future__ import annotations

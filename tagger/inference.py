@@ -17,13 +17,13 @@ from tagger.towers import OpenClipImageTower, OpenClipTextTower
 def speed_up(model: Network, fp32: bool) -> None:
     """Fold batch norms into convolutions, paths into heads; compute in bf16 where that is faster.
 
-    bf16 is for open_clip towers with the fusion's `trunk` over them, on a CPU for the products of
-    their blocks alone (`narrow_products`), and for residual towers. A small text tower and what
-    stands on it stay in float32: they take little of the time, and bf16 there moves confidences by
-    up to 0.03, in the residual tower by up to 0.015. So does a mobile tower: bf16 moves confidences
-    by up to 0.09 there, or saves a tenth of the time if its first half is spared. So do
-    modality-wise attention and heads, or confidences would come in steps of 0.004. With `fp32` all
-    stays so.
+    bf16 is for open_clip towers with the fusion's `trunk` over them, in a transformer for the
+    products of its blocks alone (`narrow_products`), and for residual towers. A small text tower
+    and what stands on it stay in float32: they take little of the time, and bf16 there moves
+    confidences by up to 0.03, in the residual tower by up to 0.015. So does a mobile tower: bf16
+    moves confidences by up to 0.09 there, or saves a tenth of the time if its first half is spared.
+    So do modality-wise attention and heads, or confidences would come in steps of 0.004. With
+    `fp32` all stays so.
 
     Convolutions in float32 are in float32 on a GPU, too, and not in TF32, which has 10 bits.
 
@@ -62,8 +62,8 @@ def speed_up(model: Network, fp32: bool) -> None:
     for part in parts:
         if device.type == "cpu":
             _spare_tanh(part)
-            if isinstance(part, OpenClipImageTower | OpenClipTextTower) and narrow_products(part):
-                continue
+        if isinstance(part, OpenClipImageTower | OpenClipTextTower) and narrow_products(part):
+            continue
         part.to(torch.bfloat16)
 
 
