@@ -94,17 +94,29 @@ def main() -> None:
         sys.exit(stopped.exit_code)
 
 
+def _take_closed_numbers() -> None:
+    """An output file that got the number of a stream that the caller closed (`2>&-`) would hold
+    what libraries print there."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def program() -> None:
     """`main`, and an end that nothing spoils: pyarrow reads a CSV file ahead in a thread, and where
     that is still at it when the interpreter shuts down, the process aborts."""
     code = 0
+    _take_closed_numbers()
     try:
         main()
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
         code = end.code or 0
-    for stream in (sys.stdout, sys.stderr):
+    # A stream that the caller closed is None.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
     os._exit(code)

@@ -217,6 +217,18 @@ def test_reader_that_goes_away_ends_the_command_with_the_code_of_a_closed_pipe(
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 100
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_closed_change_neither_output_nor_exit_code(
+    feed: Path, model_dir: Path, tmp_path: Path, closed: str
+) -> None:
+    out, usual = tmp_path / "out.parquet", tmp_path / "usual.parquet"
+    arguments = command(feed, model_dir, out, "--limit", "100")
+    done = finish(["sh", "-c", f'"$@" {closed}', "sh", *arguments])
+    assert done.returncode == 0, done.stderr
+    assert finish(command(feed, model_dir, usual, "--limit", "100")).returncode == 0
+    assert out.read_bytes() == usual.read_bytes()
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_read_only_folder_ends_with_the_code_of_the_output(
     feed: Path, model_dir: Path, tmp_path: Path
