@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from tagger.arrow_types import as_file, valid_text, with_own_dictionaries
 from tagger.config import SEPARATOR
 from tagger.errors import CatalogChangedError, CatalogError, UsageError, closest, listing
+from tagger.paths import is_there
 
 CSV_BLOCK_BYTES = 1 << 20
 READ_BUFFER_BYTES = 1 << 20
@@ -62,7 +64,7 @@ class Catalog:
         self.path = path
         if str(path) != valid_text(str(path)):
             raise CatalogError(f"{path}: its name is not UTF-8", "rename it")
-        if not path.exists():
+        if not is_there(path, CatalogError):
             raise CatalogError(f"no such catalog: {path}", _neighbours(path))
         self._parts: list[Path] = []
         try:
@@ -132,6 +134,9 @@ class Catalog:
         """Name, size, time of the last write and inode of each file."""
         files = _parquet_parts(self.path) or [self.path]
         stats = [(file, file.stat()) for file in files]
+        for file, info in stats:
+            if not stat.S_ISREG(info.st_mode):  # nobody may ever write into a pipe
+                raise CatalogError(f"{file} is a pipe or a device", "write it to a file first")
         return [(str(f), info.st_size, info.st_mtime_ns, info.st_ino) for f, info in stats]
 
     def require(self, names: Sequence[str], option: str) -> None:
@@ -285,7 +290,7 @@ def check_image_root(root: Path | None) -> None:
     """Raises:
     UsageError: `root` was named, and is no folder: no picture would be found.
     """
-    if root is not None and not root.is_dir():
+    if root is not None and not (is_there(root, UsageError) and root.is_dir()):
         raise UsageError(
             f"--image-root {root} is no folder", "check its name, and whether its disk is mounted"
         )

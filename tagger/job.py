@@ -24,6 +24,7 @@ from tagger.errors import OutputError, UsageError, listing
 from tagger.hashes import file_digest
 from tagger.mapping import read_mapping
 from tagger.output import check_types
+from tagger.paths import is_there
 from tagger.products import check_inputs, input_columns
 from tagger.run_directory import Fingerprint, Shard
 from tagger.runtime import Model
@@ -104,6 +105,12 @@ class Job:
         UsageError: options that do not go together; a type that the output cannot hold.
         OutputError: `out` is in the way of something.
         """
+        if options.incremental is not None and not is_there(options.incremental, UsageError):
+            raise UsageError(
+                f"--incremental: there is no {options.incremental}",
+                "name an earlier output, or leave it out the first time",
+            )
+        is_there(options.out, OutputError)
         if options.out.is_symlink():  # parts and the output belong where it leads to
             options = replace(options, out=_behind_link(options.out))
         self.bundle, self.options = bundle, options
@@ -134,11 +141,6 @@ class Job:
         replaced = own if options.overwrite_own_columns else []
         self.kept = [name for name in self.catalog.schema.names if name not in replaced]
         refuse_overwriting(self.kept, self.how.schema, str(self.catalog.path), own)
-        if options.incremental is not None and not options.incremental.exists():
-            raise UsageError(
-                f"--incremental: there is no {options.incremental}",
-                "name an earlier output, or leave it out the first time",
-            )
         self.previous = None if options.incremental is None else Catalog(options.incremental)
         check_types(self.schema, options.out.suffix if self.is_file else ".parquet")
 
@@ -240,15 +242,19 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
     """Raises:
     UsageError: `out` is or holds the catalog or the previous output, or lies inside one of them;
         an option that needs a directory of parts, or a Parquet file, and `out` is none.
-    OutputError: `out` is a directory where a file is asked for, or the other way round; its name is
-        not UTF-8.
+    OutputError: `out` is a directory where a file is asked for, or the other way round, or neither;
+        its name is not UTF-8.
     """
     out = options.out
     is_file = out.suffix in (".parquet", ".csv")
     if is_file and out.is_dir():
         raise OutputError(f"--out {out} is a directory", "name a file, or leave the ending out")
+    if is_file and out.exists() and not out.is_file():
+        raise OutputError(f"--out {out} is a pipe or a device", "name a file")
     if not is_file and out.exists() and not out.is_dir():
         raise OutputError(f"--out {out} is a file", "end it in .parquet or .csv")
+    if is_file:  # the longest name of what stands beside it while it is made
+        is_there(out.with_name(f".{out.name}.tagger.removed"), OutputError)
     if not out.absolute().parent.is_dir():
         raise OutputError(
             f"--out {out}: there is no folder {out.parent}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tagger.errors import UsageError
+from tagger.errors import OutputError, UsageError
+from tagger.paths import is_there
 
 CatalogArgument = Annotated[
     Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
@@ -52,9 +54,10 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
     from tagger.output import check_writable  # pyarrow takes its time
     from tagger.run_directory import MANIFEST, SUCCESS
 
-    taken = [path.resolve() for path in others]
+    taken = [_real(path) for path in others]
     for path in paths:
-        real = path.resolve()
+        is_there(path, OutputError)
+        real = _real(path)
         inside = any(folder in real.parents for folder in taken)
         is_part = inside and (
             path.suffix in (".parquet", ".pq") or path.name in (MANIFEST, SUCCESS)
@@ -64,3 +67,8 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
             raise UsageError(f"{path} is {what}", "name another file")
         check_writable(path)
         taken.append(real)
+
+
+def _real(path: Path) -> Path:
+    """`path.resolve()`, which links in a circle do not stop."""
+    return Path(os.path.realpath(path))

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file, is_bytes
 from tagger.errors import DiskFullError, OutputError, UsageError
+from tagger.paths import is_there
 
 ROW_GROUP_ROWS = 16384
 ROW_GROUP_BYTES = 64 << 20
@@ -266,7 +267,7 @@ def check_writable(out: Path) -> None:
     """Raises:
     OutputError: no file can be made at `out`, or in the nearest folder above it that is there.
     """
-    if _is_special(out) and os.access(out, os.W_OK):
+    if is_there(out, OutputError) and _is_special(out) and os.access(out, os.W_OK):
         return
     try:
         with tempfile.TemporaryFile(dir=_nearest_folder(out)):

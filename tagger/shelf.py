@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tagger.errors import ModelError, closest, listing
+from tagger.paths import is_there
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CHECKPOINT = "checkpoint-"
@@ -29,7 +30,7 @@ def resolve(name: str | Path) -> Path:
             not finished.
     """
     path = Path(name)
-    if (path / CONFIG).is_file():
+    if is_there(path / CONFIG, ModelError) and (path / CONFIG).is_file():
         return path
     on_shelf = shelf() / path
     if len(path.parts) == 1 and (on_shelf / CONFIG).is_file():

@@ -34,6 +34,7 @@ from tagger.frozen import FrozenTowers
 from tagger.images import NUM_THREADS, ImageStatus
 from tagger.lock import Lock
 from tagger.output import cannot_write, write_bytes
+from tagger.paths import is_there
 from tagger.pixel_cache import PixelCache
 from tagger.precision import Bf16Change, change_by_bf16
 from tagger.products import ProductSource
@@ -325,7 +326,7 @@ def locked(out: Path) -> Iterator[None]:
         LockedError: another one does.
         DiskFullError, OutputError: it cannot be written.
     """
-    lock, was_there = Lock(out / LOCK), out.exists()
+    lock, was_there = Lock(out / LOCK), is_there(out, OutputError)
     try:
         lock.take(shared=False, patience=0.0)
     except OSError as error:

@@ -12,8 +12,9 @@ import torch
 from tagger import bundle
 from tagger.config import Architecture, Config
 from tagger.conv_towers import MobileImageTower, load_mobile_weights
-from tagger.errors import UsageError
+from tagger.errors import UsageError, WeightsError
 from tagger.network import TOWERS, Head, Network
+from tagger.paths import is_there
 from tagger.shelf import WEIGHTS
 from tagger.systems import build_network
 from tagger.systems.zero_shot import ClipZeroShot
@@ -88,8 +89,9 @@ def _check_frozen(random: set[str], came_from: str) -> None:
 
 def trained_directory(pretrained: str | None) -> Path | None:
     """The model directory that `pretrained` is, if it is one and no tag and no file."""
-    trained = pretrained is not None and (Path(pretrained) / WEIGHTS).is_file()
-    return Path(pretrained) if pretrained is not None and trained else None
+    if pretrained is None or not is_there(Path(pretrained) / WEIGHTS, WeightsError):
+        return None
+    return Path(pretrained)
 
 
 def take_towers(model: Network, trained: Network, path: Path) -> set[str]:

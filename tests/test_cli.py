@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagger import cli
+from tagger.catalog import Catalog
 from tagger.errors import (
     CatalogChangedError,
     CatalogError,
@@ -173,6 +175,79 @@ def test_predict_overwrites_neither_the_catalog_nor_the_output_with_its_reports(
     assert json.loads(through.read_text())["rows"] == 1
 
 
+def long_name(folder: Path) -> Path:
+    return folder / ("x" * 300 + ".parquet")
+
+
+def circle_of_links(folder: Path) -> Path:
+    path = folder / "circle.parquet"
+    path.symlink_to(path)
+    return path
+
+
+def folder_without_rights(folder: Path) -> Path:
+    closed = folder / "closed"
+    closed.mkdir(mode=0)
+    return closed / "x.parquet"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        long_name,
+        circle_of_links,
+        pytest.param(
+            folder_without_rights,
+            marks=pytest.mark.skipif(os.getuid() == 0, reason="root may look anywhere"),
+        ),
+    ],
+)
+def test_paths_that_the_system_cannot_look_up_are_errors_of_what_they_were_given_for(
+    run: Run, catalog: Path, model_dir: Path, tmp_path: Path, lost: Callable[[Path], Path]
+) -> None:
+    path = lost(tmp_path)
+    tasks = ("--tasks", "color")
+    given = ("predict", catalog, *tasks, "--model", model_dir)
+    for option, code in {
+        "--out": 6,
+        "--report": 6,
+        "--incremental": 2,
+        "--image-root": 2,
+    }.items():
+        check_error(run(*given, option, path), code, path.name, "cannot be looked up")
+    check_error(run("predict", catalog, *tasks, "--model", path), 4, path.name)
+    check_error(run("predict", path, *tasks, "--model", model_dir), 3, path.name)
+    check_error(run("eval", path, *tasks, "--model", model_dir), 3, path.name)
+    train = ("train", catalog, *tasks, "--model", model_dir)
+    check_error(run(*train, "--out", path), 6, path.name)
+    check_error(run(*train, "--out", tmp_path / "new", "--pretrained", path), 7, path.name)
+    check_error(run("export", model_dir, "--format", "onnx", "--out", path), 6, path.name)
+
+
+def test_output_whose_name_leaves_no_room_for_that_of_its_parts_is_refused_before_the_work(
+    run: Run, catalog: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / ("x" * 234 + ".parquet")
+    given = ("predict", catalog, "--model", model_dir, "--tasks", "color", "--out", out)
+    check_error(run(*given, "--dry-run"), 6, "too long")
+    check_error(run(*given), 6, "too long")
+    assert not list(tmp_path.glob("*xxx*"))
+
+
+def test_pipes_are_refused_where_a_file_is_read_twice_or_replaced(
+    run: Run, catalog: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    file, part = tmp_path / "pipe.parquet", tmp_path / "parts" / "pipe.parquet"
+    for pipe in (file, part):
+        os.mkfifo(pipe)
+    given = ("--model", model_dir, "--tasks", "color")
+    check_error(run("predict", catalog, *given, "--out", file), 6, "is a pipe")
+    check_error(run("predict", catalog, *given, "--incremental", file), 3, "is a pipe")
+    check_error(run("predict", file, *given), 3, "is a pipe")
+    check_error(run("predict", part.parent, *given), 3, "is a pipe")
+
+
 def test_model_that_came_with_tagger_is_not_calibrated_by_name(run: Run, catalog: Path) -> None:
     result = run("eval", catalog, "--tasks", "color", "--calibrate")
     assert result.code == 2
@@ -252,7 +327,7 @@ def test_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Path, "exists", broken)
+    monkeypatch.setattr(Catalog, "__init__", broken)
     with pytest.raises(ZeroDivisionError):
         run("predict", tmp_path / "a.csv", "--tasks", "color")
 
