@@ -263,6 +263,8 @@ class Catalog:
             hint = "put quotes around fields with commas, or write the catalog as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
+        if isinstance(error, PermissionError):
+            hint = f"see its rights: ls -ld {shlex.quote(str(self.path))}"
         if not self._parts and self._is_utf_16():
             reason = "it is UTF-16"
             hint = "save it as UTF-8: iconv -f UTF-16 -t UTF-8 old.csv > new.csv"

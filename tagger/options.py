@@ -13,7 +13,9 @@ from tagger.errors import OutputError, UsageError
 from tagger.paths import is_there
 
 CatalogArgument = Annotated[
-    Path, typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.")
+    # Whether it can be read is asked where the exit code is that of a catalog.
+    Path,
+    typer.Argument(help="Parquet file, directory of Parquet parts, or CSV.", readable=False),
 ]
 LabelledTasks = Annotated[
     str,

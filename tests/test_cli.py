@@ -224,6 +224,22 @@ def test_paths_that_the_system_cannot_look_up_are_errors_of_what_they_were_given
     check_error(run("export", model_dir, "--format", "onnx", "--out", path), 6, path.name)
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read anything")
+def test_catalog_that_may_not_be_read_exits_with_3(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path
+) -> None:
+    for name in ("closed.csv", "closed.parquet", "parts/closed.parquet"):
+        path = make_catalog([{"title": "red shirt"}], name)
+        path.chmod(0)
+        given = ("--tasks", "color", "--model", model_dir)
+        check_error(run("predict", path, *given), 3, name, "Permission denied")
+        check_error(run("eval", path, *given), 3, name, "Permission denied")
+    folder = path.parent
+    folder.chmod(0)
+    check_error(run("predict", folder, *given), 3, "parts", "Permission denied")
+    folder.chmod(0o700)  # so that it can be deleted
+
+
 def test_output_whose_name_leaves_no_room_for_that_of_its_parts_is_refused_before_the_work(
     run: Run, catalog: Path, model_dir: Path, tmp_path: Path
 ) -> None:
