@@ -210,6 +210,7 @@ class _Run:
         self.job, self.directory, self.result, self.progress = job, directory, result, progress
         self.retrying = job.options.retry_failed
         self.answerer = answerer
+        self.published = directory.finished and not directory.missing(job.num_parts)
 
     def go(self) -> None:
         """The parts that are there, then those that are not, then the output."""
@@ -228,8 +229,7 @@ class _Run:
 
     def _go(self) -> None:
         job, directory = self.job, self.directory
-        whole = not directory.missing(job.num_parts)
-        self.result.was_done = directory.finished and whole and not self.retrying
+        self.result.was_done = self.published and not self.retrying
         if not self.result.was_done:
             directory.unfinish()
         if self.retrying:
@@ -237,6 +237,8 @@ class _Run:
         there = [k for k in job.part_sizes if directory.part(k).exists()]
         for number in there:
             self._take_part(number)
+        if self.published and self.retrying:  # with too many failures, too, as it was before
+            self._finish()
         self._check_failures()
         self._label_parts([k for k in job.part_sizes if k not in set(there)])
         self.result.missing = len(directory.missing(job.num_parts))
@@ -328,8 +330,8 @@ class _Run:
 
     def _check_failures(self) -> None:
         rows = sum(self.job.part_sizes.values())
-        limit, done = self.job.options.max_failures, self.result.was_done
-        refuse_failures(limit, self.result.summary, rows, published=done)
+        limit = self.job.options.max_failures
+        refuse_failures(limit, self.result.summary, rows, self.published)
 
     def _check_failures_of_all_shares(self) -> None:
         """Parts of a share that had too many are there as well, and must not be published."""
@@ -340,18 +342,17 @@ class _Run:
         for number in range(job.num_parts):
             for batch in _batches(self.directory.part(number), summary.columns):
                 summary.add(batch, summary.num_rows)
-        refuse_failures(limit, summary, job.num_rows, published=False)
+        refuse_failures(limit, summary, job.num_rows, self.published)
 
     def _publish(self) -> None:
         """Say in the directory that all parts are there, or make one file of them."""
         job, directory = self.job, self.directory
         job.catalog.check_unchanged()
         if not job.is_file:
-            if not directory.finished:
+            if not self.result.was_done:
                 self._check_failures_of_all_shares()
-                directory.finish(
-                    lambda part: int(pq.read_metadata(as_file(part)).num_rows), job.num_parts
-                )
+            if not directory.finished:
+                self._finish()
             return
         out = job.options.out
         with (
@@ -362,6 +363,12 @@ class _Run:
                 for batch in _batches(directory.part(number)):
                     output.write(batch)
         directory.remove()
+
+    def _finish(self) -> None:
+        """Say in the directory that all parts are there."""
+        self.directory.finish(
+            lambda part: int(pq.read_metadata(as_file(part)).num_rows), self.job.num_parts
+        )
 
     def _split_finished_file(self) -> None:
         """Make parts of a finished output file again, so that its failed rows can be redone."""

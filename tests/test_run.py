@@ -961,6 +961,22 @@ def test_csv_cannot_say_what_made_it_and_is_not_blamed_for_another_model(
     assert "does not say what made it" in result.remark
 
 
+def test_retry_with_too_many_failures_leaves_a_finished_directory_finished(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out))
+    before = files(out)
+    none = MaxFailures(count=0)
+    with pytest.raises(TooManyFailuresError, match="published before"):
+        run(job(tiny, catalog, out, retry_failed=True, max_failures=none))
+    assert files(out) == before
+    shard = Shard(1, 2)
+    with pytest.raises(TooManyFailuresError, match="published before"):
+        run(job(tiny, catalog, out, retry_failed=True, max_failures=none, shard=shard))
+    assert files(out) == before
+
+
 def test_too_many_failures_of_a_finished_run_are_said_as_often_as_it_is_run(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
