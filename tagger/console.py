@@ -72,9 +72,8 @@ def _log(level: str, **fields: object) -> None:
 
 def show_stopped(stopped: StoppedError) -> None:
     """Which signal ended the command, and how to go on."""
-    name = signal.Signals(stopped.exit_code - 128).name
-    if name != "SIGPIPE":
-        show_error(TaggerError(f"stopped by {name}", stopped.hint), stopped.exit_code)
+    if stopped.exit_code != 128 + signal.SIGPIPE:
+        show_error(TaggerError(stopped.message, stopped.hint), stopped.exit_code)
 
 
 def show_error(error: TaggerError, exit_code: int | None = None) -> None:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from signal import Signals
 from typing import ClassVar
 
 
@@ -114,6 +115,7 @@ class StoppedError(BaseException):
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.exit_code = 128 + signal
+        self.message = f"stopped by {Signals(signal).name}"
 
 
 def listing(names: Sequence[str], limit: int = 12) -> str:

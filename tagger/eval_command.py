@@ -25,6 +25,7 @@ from tagger.options import (
     Taxonomy,
     TitleColumn,
     check_outputs,
+    empty_older,
 )
 
 if TYPE_CHECKING:
@@ -234,17 +235,18 @@ def _compare(
     from tagger.console import Bar, say
 
     read = [path for path in (source.path, tfidf and tfidf.path, source.taxonomy) if path]
-    check_outputs(read, [path for path in (json, report, robustness) if path is not None])
+    written = [path for path in (json, report, robustness) if path is not None]
+    check_outputs(read, written)
     # Now, not after the work: what these need may be left out beside an export.
     if robustness is not None:
         import_module("matplotlib")
     if report is not None:
         from tagger.comparison_page import write_comparison_page
+    empty_older(written)
     with Bar("products") as bar:
         comparison, statuses = compare_models(
             models, source, tasks, precision, tfidf, robustness is not None, bar.move
         )
-    show_models(comparison, statuses, source)
     if json is not None:
         write_comparison(comparison, json)
     curves = None
@@ -255,9 +257,13 @@ def _compare(
         held = {one.name: one.robustness for one in comparison.models if one.robustness is not None}
         curves = draw_robustness(held)
         write_bytes(robustness, curves)
-        say(f"{robustness} shows how they hold")
     if report is not None:
         write_comparison_page(report, comparison, source.path.name, curves)
+    # Last: where nobody reads what is printed, all files are there.
+    show_models(comparison, statuses, source)
+    if robustness is not None:
+        say(f"{robustness} shows how they hold")
+    if report is not None:
         say(f"{report} shows it: open it in a browser")
 
 
@@ -295,23 +301,28 @@ def _evaluate(
 
     network = None if report is None else _network_of(bundle, "--report")
     read = [path for path in (source.path, source.taxonomy) if path is not None]
-    check_outputs(read, [path for path in (json, issues, report) if path is not None])
+    written = [path for path in (json, issues, report) if path is not None]
+    check_outputs(read, written)
+    empty_older(written)
     with Bar("products") as bar:
         done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
-    calibrated = bundle.calibration is not None
-    show_evaluation(done.figures, calibrated, done.answers.image_statuses, source)
     if json is not None:
         write_evaluation(done.figures, bundle, json)
-    if issues is None and report is None:
-        return
-    found = find_label_issues(bundle, done.products, done.answers, tasks, done.trained_on)
-    if issues is not None:
+    found = None
+    if issues is not None or report is not None:
+        found = find_label_issues(bundle, done.products, done.answers, tasks, done.trained_on)
+    if found is not None and issues is not None:
         write_label_issues(found, bundle, done.products, issues)
-    show_label_issues(found, issues)
-    if report is not None and network is not None:
+    if found is not None and report is not None and network is not None:
         from tagger.page import write_page
 
         write_page(report, network, source, done, found)
+    # Last: where nobody reads what is printed, all files are there.
+    calibrated = bundle.calibration is not None
+    show_evaluation(done.figures, calibrated, done.answers.image_statuses, source)
+    if found is not None:
+        show_label_issues(found, issues)
+    if report is not None:
         say(f"{report} shows it: open it in a browser")
 
 

@@ -20,7 +20,7 @@ from tagger.arrow_types import as_file, valid_text
 from tagger.catalog import PARQUET, Catalog, Columns, check_image_root
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.config import PRECISION
-from tagger.errors import OutputError, UsageError, listing
+from tagger.errors import CatalogError, OutputError, UsageError, listing
 from tagger.hashes import file_digest
 from tagger.mapping import read_mapping
 from tagger.output import check_types
@@ -331,7 +331,12 @@ def parse_precision(text: str | None, bundle: Model) -> float | None:
 
 
 def default_out(catalog: Path) -> Path:
-    """feed/catalog.csv -> feed/catalog.labeled.parquet."""
+    """feed/catalog.csv -> feed/catalog.labeled.parquet.
+
+    Raises:
+        CatalogError: the system cannot look `catalog` up.
+    """
+    is_there(catalog, CatalogError)
     named = catalog if catalog.name not in ("", "..") else catalog.resolve()
     is_dated = named.is_dir() and named.suffix.lower() not in PARQUET  # feed.2026-11-27
     return named.with_name((named.name if is_dated else named.stem) + ".labeled.parquet")

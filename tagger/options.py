@@ -56,10 +56,10 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
     from tagger.output import check_writable  # pyarrow takes its time
     from tagger.run_directory import MANIFEST, SUCCESS
 
-    taken = [_real(path) for path in others]
+    taken = [real_path(path) for path in others]
     for path in paths:
         is_there(path, OutputError)
-        real = _real(path)
+        real = real_path(path)
         inside = any(folder in real.parents for folder in taken)
         is_part = inside and (
             path.suffix in (".parquet", ".pq") or path.name in (MANIFEST, SUCCESS)
@@ -71,6 +71,19 @@ def check_outputs(others: Sequence[Path], paths: Sequence[Path]) -> None:
         taken.append(real)
 
 
-def _real(path: Path) -> Path:
+def empty_older(paths: Sequence[Path]) -> None:
+    """When the work begins: files of an older run would be taken for those of one that fails.
+
+    Raises:
+        DiskFullError, OutputError: one cannot be written.
+    """
+    from tagger.output import write_bytes
+
+    for path in paths:
+        if path.is_file():
+            write_bytes(path, b"")
+
+
+def real_path(path: Path) -> Path:
     """`path.resolve()`, which links in a circle do not stop."""
     return Path(os.path.realpath(path))

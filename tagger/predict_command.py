@@ -19,6 +19,8 @@ from tagger.options import (
     Limit,
     TitleColumn,
     check_outputs,
+    empty_older,
+    real_path,
 )
 
 RUNS, REPORTS = "Runs", "Messages and reports"
@@ -185,7 +187,9 @@ def predict(
     """Label a catalog: the same rows come out with a label and a confidence per task."""
     from tagger.catalog import Catalog, Columns
     from tagger.console import Bar, set_style
+    from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
     from tagger.prediction_messages import show_estimate, show_prediction, show_review
+    from tagger.report import failures_into, write_report
     from tagger.review import check_review, write_review
     from tagger.run_directory import Shard
     from tagger.tasks import parse_asked
@@ -195,55 +199,61 @@ def predict(
         check_review(review)
     if out is not None:
         check_ending(out)
-    # The catalog is checked before the seconds that importing torch takes.
-    asked, part, source = parse_asked(tasks), Shard.parse(shard), Catalog(catalog)
-    names = list(asked)
-    labels = {name: given for name, given in asked.items() if given is not None}
-    from tagger import load
-    from tagger.job import Job, JobOptions, MaxFailures, default_out, parse_precision
-    from tagger.output import write_bytes
-    from tagger.products import ProductSource
-    from tagger.report import write_report
-    from tagger.run import dry_run as estimate
-    from tagger.run import run
-
-    unlearned = DEFAULT_ZERO_SHOT if len(labels) == len(names) else DEFAULT_MODEL
-    bundle = load(model or unlearned, device, fp32, labels).bundle
-    options = JobOptions(
-        catalog=catalog,
-        tasks=names,
-        out=out or default_out(catalog),
-        columns=Columns(image_column, title_column, id_column),
-        image_root=image_root,
-        confined=not allow_outside_root,
-        top_k=top_k,
-        limit=limit,
-        batch_size=batch_size,
-        min_precision=parse_precision(min_precision, bundle),
-        shard=part,
-        incremental=incremental,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        overwrite_own_columns=overwrite_own_columns,
-        max_failures=MaxFailures() if max_failures is None else MaxFailures.parse(max_failures),
-        cache=cache,
-        mapping=map,
+    out = out or default_out(catalog)
+    used = [path for path in (catalog, out, incremental, map) if path is not None]
+    written = [path for path in (review, report) if path is not None]
+    check_outputs(used, written)
+    # In the directory of a run that has not begun, it would be taken for a stranger's file.
+    tells = report is not None and (
+        report.exists() or real_path(out) not in real_path(report).parents
     )
-    job = Job(bundle, options, source)
-    used = [path for path in (catalog, options.out, incremental, map) if path is not None]
-    check_outputs(used, [path for path in (review, report) if path is not None])
-    products = ProductSource(catalog, options.columns, image_root)
-    if dry_run:
-        show_estimate(estimate(job), options.out, products)
-        return
-    if report is not None and report.is_file():
-        write_bytes(report, b"")  # an older one would be taken for that of a run that fails
-    with Bar("products", sum(job.part_sizes.values())) as bar:
-        result = run(job, bar.advance)
-    show_prediction(result, options.out, products)
-    if review is not None and result.finished:
-        model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
-        count = write_review(options.out, job.how, review, model_version)
+    with failures_into(report if tells and not dry_run else None):
+        # The catalog is checked before the seconds that importing torch takes.
+        asked, part, source = parse_asked(tasks), Shard.parse(shard), Catalog(catalog)
+        names = list(asked)
+        labels = {name: given for name, given in asked.items() if given is not None}
+        from tagger import load
+        from tagger.products import ProductSource
+        from tagger.run import dry_run as estimate
+        from tagger.run import run
+
+        unlearned = DEFAULT_ZERO_SHOT if len(labels) == len(names) else DEFAULT_MODEL
+        bundle = load(model or unlearned, device, fp32, labels).bundle
+        options = JobOptions(
+            catalog=catalog,
+            tasks=names,
+            out=out,
+            columns=Columns(image_column, title_column, id_column),
+            image_root=image_root,
+            confined=not allow_outside_root,
+            top_k=top_k,
+            limit=limit,
+            batch_size=batch_size,
+            min_precision=parse_precision(min_precision, bundle),
+            shard=part,
+            incremental=incremental,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            overwrite_own_columns=overwrite_own_columns,
+            max_failures=MaxFailures() if max_failures is None else MaxFailures.parse(max_failures),
+            cache=cache,
+            mapping=map,
+        )
+        job = Job(bundle, options, source)
+        products = ProductSource(catalog, options.columns, image_root)
+        if dry_run:
+            show_estimate(estimate(job), options.out, products)
+            return
+        empty_older(written)
+        with Bar("products", sum(job.part_sizes.values())) as bar:
+            result = run(job, bar.advance)
+        count = None
+        if review is not None and result.finished:
+            model_version = f"{bundle.path.name} {bundle.sha256[:16]}"
+            count = write_review(options.out, job.how, review, model_version)
+        if report is not None:
+            write_report(result.report(job), report)
+    # Last: where nobody reads what is said, all files are there.
+    show_prediction(result, out, products)
+    if review is not None and count is not None:
         show_review(count, review)
-    if report is not None:
-        write_report(result.report(job), report)

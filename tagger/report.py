@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from tagger.arrow_types import has_text_form, valid_text
 from tagger.catalog import strings
+from tagger.errors import StoppedError, TaggerError
 from tagger.output import write_json
 
 NUM_EXAMPLES = 3
@@ -150,6 +151,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bottleneck: str | None
     fingerprint: dict[str, str]
     versions: dict[str, str]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """run.json of a run that failed or was stopped."""
+
+    error: str
+    hint: str
+    exit_code: int
+    finished: bool = False
+
+
+@contextmanager
+def failures_into(path: Path | None) -> Iterator[None]:
+    """What ends the block early is written to `path`, where a report of an older run may stand."""
+    try:
+        yield
+    except (TaggerError, StoppedError) as error:
+        if path is not None:
+            failure = Failure(valid_text(error.message), valid_text(error.hint), error.exit_code)
+            with suppress(TaggerError):  # the disk that failed may be that of the report
+                write_json(path, failure)
+        raise
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -672,11 +672,57 @@ def test_report_of_an_older_run_is_not_taken_for_that_of_one_that_failed(
     assert (tmp_path / "run.json").is_file()
     again = ("--out", tmp_path / "b.parquet", "--max-failures", "0")
     assert run("predict", path, *options, *again).code == 11
-    assert (tmp_path / "run.json").read_text() == ""
+    failed = json.loads((tmp_path / "run.json").read_text())
+    assert failed["finished"] is False
+    assert failed["exit_code"] == 11
+    assert "1 of 1 products failed" in failed["error"]
+    assert "--retry-failed" in failed["hint"]
+    assert run("predict", tmp_path / "lost.csv", *options).code == 3
+    assert "lost.csv" in json.loads((tmp_path / "run.json").read_text())["error"]
     (tmp_path / "run.json").write_text("old")
     (tmp_path / "run.json").chmod(0o400)  # is replaced, not written into
     assert run("predict", path, *options, "--overwrite").code == 0
     assert (tmp_path / "run.json").read_text().startswith("{")
+
+
+def test_report_of_a_failed_run_does_not_stand_in_the_way_of_its_output(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "feed.parquet", tmp_path / "out"
+    out.mkdir()
+    options = ("--tasks", "color", "--model", model_dir, "--out", out, "--report", out / "run.json")
+    assert run("predict", path, *options).code == 3
+    make_catalog([{"title": "red", "image": "no.jpg"}], path.name)
+    assert run("predict", path, *options, "--max-failures", "0").code == 11
+    assert run("predict", path, *options).code == 0
+    assert json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_files_of_an_older_run_are_not_taken_for_those_of_one_that_failed(
+    run: Run, make_catalog: MakeCatalog, model_dir: Path, tmp_path: Path
+) -> None:
+    path = make_catalog([{"title": "red", "image": "no.jpg", "color": "Red"}])
+    options = ("--tasks", "color", "--model", model_dir)
+    old = {
+        option: tmp_path / f"{option}.csv"
+        for option in ("--review", "--json", "--label-issues", "--report", "--robustness")
+    }
+    for file in old.values():
+        file.write_text("old")
+
+    def files(*names: str) -> list[str | Path]:
+        return [part for name in names for part in (name, old[name])]
+
+    review = files("--review")
+    assert run("predict", path, *options, *review, "--dry-run").code == 0
+    assert run("predict", path, *options, *review, "--batch-size", "0").code == 2
+    assert old["--review"].read_text() == "old", "nothing has begun"
+    assert run("predict", path, *options, *review, "--max-failures", "0").code == 11
+    lost = tmp_path / "lost.parquet"
+    evaluated = files("--json", "--label-issues", "--report")
+    assert run("eval", lost, *options, *evaluated).code == 3
+    assert run("eval", lost, *options, *files("--robustness")).code == 3
+    assert [file.read_text() for file in old.values()] == [""] * 5
 
 
 @pytest.mark.parametrize("end", [0, 7])

@@ -217,6 +217,34 @@ def test_reader_that_goes_away_ends_the_command_with_the_code_of_a_closed_pipe(
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 100
 
 
+def test_files_of_eval_are_there_even_where_nobody_reads_what_it_prints(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    labelled = pa.table({"title": ["red shirt", "blue bag"] * 20, "color": ["Red", "Blue"] * 20})
+    pq.write_table(labelled, tmp_path / "feed.parquet")
+    files = {name: tmp_path / name[2:] for name in ("--json", "--label-issues", "--report")}
+    more = [str(part) for pair in files.items() for part in pair]
+    given = ["eval", str(tmp_path / "feed.parquet"), "--tasks", "color", "--model", str(model_dir)]
+    process = start([sys.executable, "-m", "tagger.cli", *given, *more])
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    process.stderr.close() if process.stderr else None
+    assert all(file.stat().st_size for file in files.values())
+
+
+def test_report_of_a_stopped_run_says_what_stopped_it(
+    feed: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "run.json"
+    process = start(command(feed, model_dir, tmp_path / "out.parquet", "--report", str(report)))
+    first = tmp_path / ".out.parquet.tagger" / "part-00000.parquet"
+    stop_when(process, first.exists, signal.SIGTERM)
+    said = msgspec.json.decode(report.read_bytes())
+    assert said["error"] == "stopped by SIGTERM"
+    assert said["exit_code"] == process.returncode == 143
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_that_the_caller_closed_change_neither_output_nor_exit_code(
     feed: Path, model_dir: Path, tmp_path: Path, closed: str
