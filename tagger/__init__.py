@@ -21,12 +21,13 @@ __all__ = ["TaggerError", "__version__", "load"]
 
 
 def load(
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | None = None,
     device: str | None = None,
     fp32: bool = False,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Tagger:
-    """A trained model by path or by name from the shelf, or an ONNX export, ready to predict.
+    """A trained model by path or by name from the shelf, or an ONNX export, ready to predict;
+    None is the default model.
 
     Open_clip's and residual towers compute in bf16 where the hardware does, unless `fp32` is asked
     for or the model's config.json says `computes_in` float32; a mobile tower, as that of `fashion`,
@@ -44,5 +45,6 @@ def load(
     """
     from tagger.loading import load_model
     from tagger.predict import Tagger
+    from tagger.shelf import shipped
 
-    return Tagger(load_model(model, device, fp32, labels))
+    return Tagger(load_model(model or shipped(DEFAULT_MODEL), device, fp32, labels))

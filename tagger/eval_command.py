@@ -126,10 +126,11 @@ def evaluate(
 ) -> None:
     """Score a model on a labelled catalog, also with the picture or the title withheld, or compare
     several."""
+    from tagger.shelf import shipped
     from tagger.tasks import parse_tasks
 
     labels = parse_tasks(tasks)
-    names, chosen = list(labels), model or [DEFAULT_MODEL]
+    names, chosen = list(labels), model or [str(shipped(DEFAULT_MODEL))]
     if not calibrate and (delta is not None or per_label):
         raise UsageError("--delta and --per-label say how to calibrate", "add --calibrate")
     if tfidf is not None and model is None:
@@ -158,9 +159,9 @@ def evaluate(
     if drift:
         _drift(bundle, source, names)
     elif calibrate:
-        if bundle.path != Path(chosen[0]):
+        if model is None or bundle.path != Path(chosen[0]):
             raise UsageError(
-                f"{chosen[0]} is the model that came with tagger; a calibration would change it",
+                f"{bundle.path.name} is a model that came with tagger, and calibrating changes it",
                 f"copy it, and calibrate the copy: cp -r {shlex.quote(str(bundle.path))} mine; "
                 "then --model mine",
             )

@@ -192,6 +192,7 @@ def predict(
     from tagger.report import failures_into, write_report
     from tagger.review import check_review, write_review
     from tagger.run_directory import Shard
+    from tagger.shelf import shipped
     from tagger.tasks import parse_asked
 
     set_style(quiet, log_format is LogFormat.json)
@@ -218,7 +219,7 @@ def predict(
         from tagger.run import run
 
         unlearned = DEFAULT_ZERO_SHOT if len(labels) == len(names) else DEFAULT_MODEL
-        bundle = load(model or unlearned, device, fp32, labels).bundle
+        bundle = load(model or shipped(unlearned), device, fp32, labels).bundle
         options = JobOptions(
             catalog=catalog,
             tasks=names,

@@ -22,6 +22,11 @@ def shelf() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "models"
 
 
+def shipped(name: str) -> Path:
+    """The model `name` that comes with tagger, also where a folder here has that name."""
+    return shelf() / name
+
+
 def resolve(name: str | Path) -> Path:
     """A model directory or an export by path, or a model directory by name from the shelf.
 

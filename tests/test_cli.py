@@ -15,8 +15,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import tagger
 from tagger import cli
 from tagger.catalog import Catalog
+from tagger.config import DEFAULT_MODEL
 from tagger.errors import (
     CatalogChangedError,
     CatalogError,
@@ -262,6 +264,27 @@ def test_pipes_are_refused_where_a_file_is_read_twice_or_replaced(
     check_error(run("predict", catalog, *given, "--incremental", file), 3, "is a pipe")
     check_error(run("predict", file, *given), 3, "is a pipe")
     check_error(run("predict", part.parent, *given), 3, "is a pipe")
+
+
+def test_folder_with_the_name_of_the_default_model_is_taken_only_where_it_is_named(
+    run: Run,
+    make_catalog: MakeCatalog,
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make_catalog([{"title": "red shirt", "color": "Red"}])
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_dir, DEFAULT_MODEL)
+    digests = [tagger.load().bundle.sha256, tagger.load(DEFAULT_MODEL).bundle.sha256]
+    assert digests[0] != digests[1]
+    for digest, options in zip(digests, ((), ("--model", DEFAULT_MODEL)), strict=True):
+        given = (path, "--tasks", "color", *options)
+        assert run("predict", *given, "--overwrite").code == 0
+        (out,) = tmp_path.glob("*.labeled.parquet")
+        assert pq.read_schema(out).metadata[b"tagger_model_sha256"].decode() == digest
+        assert run("eval", *given, "--json", "eval.json").code == 0
+        assert digest in Path("eval.json").read_text()
 
 
 def test_model_that_came_with_tagger_is_not_calibrated_by_name(run: Run, catalog: Path) -> None:
