@@ -99,11 +99,13 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
     if job.is_file:
         directory.sweep()
     if is_done(job) and not options.retry_failed:
-        for batch in _batches(options.out, result.summary.columns):
+        parts = [options.out] if job.is_file else list(map(directory.part, job.part_sizes))
+        for batch in (batch for part in parts for batch in _batches(part, result.summary.columns)):
             result.summary.add(batch, result.summary.num_rows)
             progress(batch.num_rows)
         result.finished = result.was_done = True
-        refuse_failures(options.max_failures, result.summary, job.num_rows, published=True)
+        rows = sum(job.part_sizes.values())
+        refuse_failures(options.max_failures, result.summary, rows, published=True)
     else:
         with (
             job.bundle.answerer(options.cache) as answerer,
@@ -165,20 +167,23 @@ def join(job: Job, given: pa.RecordBatch, new: pa.RecordBatch) -> pa.RecordBatch
 
 
 def is_done(job: Job) -> bool:
-    """Whether the output file is that of this very run.
+    """Whether the output is that of this very run, and finished; nothing is written.
 
     Raises:
         OtherRunError: it is another file, and nobody said to overwrite it.
     """
-    out, unfinished = job.options.out, job.directory.exists()
-    if not job.is_file or not out.exists() or job.options.overwrite:
+    out, directory = job.options.out, RunDirectory(job.directory, job.options.shard)
+    if job.options.overwrite or not out.exists():
         return False
+    is_ours, is_whole = directory.is_of(job.fingerprint), not directory.missing(job.num_parts)
+    if not job.is_file:
+        return is_ours and is_whole and directory.finished
     theirs = read_fingerprint(out)
     # A CSV file does not say whose it is; killed at the very end, a run left its parts beside it.
-    has_parts = any(job.directory.glob("part-*.parquet"))
-    if theirs != job.fingerprint and not (out.suffix == ".csv" and has_parts):
+    if theirs != job.fingerprint and not (out.suffix == ".csv" and is_ours and is_whole):
         raise other_run(f"{out} is there already", theirs, job.fingerprint)
-    return not unfinished
+    # Parts of another run, which was to replace this one, do not take back that it is finished.
+    return not is_ours
 
 
 def refuse_failures(limit: MaxFailures, summary: Summary, rows: int, published: bool) -> None:
@@ -229,15 +234,13 @@ class _Run:
 
     def _go(self) -> None:
         job, directory = self.job, self.directory
-        self.result.was_done = self.published and not self.retrying
-        if not self.result.was_done:
-            directory.unfinish()
+        directory.unfinish()
         if self.retrying:
             self._split_finished_file()
         there = [k for k in job.part_sizes if directory.part(k).exists()]
         for number in there:
             self._take_part(number)
-        if self.published and self.retrying:  # with too many failures, too, as it was before
+        if self.published:  # with too many failures, too, as it was before
             self._finish()
         self._check_failures()
         self._label_parts([k for k in job.part_sizes if k not in set(there)])
@@ -349,8 +352,7 @@ class _Run:
         job, directory = self.job, self.directory
         job.catalog.check_unchanged()
         if not job.is_file:
-            if not self.result.was_done:
-                self._check_failures_of_all_shares()
+            self._check_failures_of_all_shares()
             if not directory.finished:
                 self._finish()
             return

@@ -121,6 +121,10 @@ class RunDirectory:
         self._share.release(remove=True)
         self._lock.release(remove=self.finished or not (self.path / MANIFEST).exists())
 
+    def is_of(self, fingerprint: Fingerprint) -> bool:
+        """Whether a run of `fingerprint` has begun here."""
+        return (self.path / MANIFEST).exists() and self._read().fingerprint == fingerprint
+
     @property
     def finished(self) -> bool:
         """Whether all parts of the run are there."""
@@ -195,9 +199,7 @@ class RunDirectory:
 
     def _fits(self, fingerprint: Fingerprint, overwrite: bool) -> bool:
         """Whether the directory holds a run that this one can go on with, or has finished."""
-        if not (self.path / MANIFEST).exists():
-            return False
-        return self._read().fingerprint == fingerprint and not (overwrite and self.finished)
+        return self.is_of(fingerprint) and not (overwrite and self.finished)
 
     def _set_up(self, fingerprint: Fingerprint, overwrite: bool) -> None:
         """Empty the directory of an older run and write the manifest of this one."""

@@ -977,6 +977,45 @@ def test_retry_with_too_many_failures_leaves_a_finished_directory_finished(
     assert files(out) == before
 
 
+def test_file_of_somebody_else_that_came_after_a_kill_is_not_overwritten(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    interrupt(job(tiny, catalog, out), 40)
+    out.write_text("a,b\n1,2\n")
+    with pytest.raises(OtherRunError):
+        run(job(tiny, catalog, out))
+    assert out.read_text() == "a,b\n1,2\n"
+    out.unlink()
+    assert run(job(tiny, catalog, out)).finished
+
+
+def test_finished_run_stays_finished_while_another_one_that_is_to_replace_it_is_not(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    run(job(tiny, catalog, out))
+    interrupt(job(tiny, catalog, out, top_k=2, overwrite=True), 40)
+    before = files(tmp_path)
+    assert run(job(tiny, catalog, out)).was_done
+    assert files(tmp_path) == before
+    assert run(job(tiny, catalog, out, top_k=2, overwrite=True)).finished
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_finished_directory_is_only_read(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(job(tiny, catalog, out))
+    before = out.stat().st_mtime_ns
+    again = run(job(tiny, catalog, out))
+    assert again.was_done
+    assert again.summary == first.summary
+    half = run(job(tiny, catalog, out, shard=Shard(1, 2)))
+    assert half.was_done
+    assert half.summary.num_rows == NUM_ROWS - 2 * PART_ROWS
+    assert out.stat().st_mtime_ns == before, "no lock and no other file was made in it"
+
+
 def test_too_many_failures_of_a_finished_run_are_said_as_often_as_it_is_run(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
