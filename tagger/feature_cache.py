@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -39,7 +40,8 @@ class FeatureCache:
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         """Raises:
-        OutputError: `folder` cannot be written, or its file is no cache of this version.
+        OutputError: `folder` cannot be written, or its file is a database of something else, or of
+            another version.
         """
         self.path = folder / FILE_NAME
         self.num_found = self.num_damaged = 0
@@ -55,9 +57,11 @@ class FeatureCache:
             )
             try:
                 self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
+            except BaseException as error:
+                if not _is_damage(error):
+                    self._connection.close()
+                    raise
+                self._leave_aside(error)
         except (OSError, sqlite3.Error) as error:
             raise OutputError(
                 f"--cache {folder}: {error}", "name another folder, or delete what is in it"
@@ -183,6 +187,8 @@ class FeatureCache:
 
     def _leave_aside(self, error: sqlite3.Error) -> None:
         self.trouble = f"the cache {self.path} was left aside: {error}"
+        if _is_damage(error):
+            self.trouble += "; delete it, and the next run begins a new one"
         if self._connection.in_transaction:
             self._connection.rollback()
 
@@ -199,6 +205,12 @@ def opened(folder: Path | None) -> Iterator[FeatureCache | None]:
         return
     with closing(FeatureCache(folder)) as cache:
         yield cache
+
+
+def _is_damage(error: BaseException) -> TypeGuard[sqlite3.DatabaseError]:
+    """Whether SQLite found something in the file that is none of its own."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _packed(key: bytes, features: Features) -> bytes:
