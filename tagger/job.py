@@ -240,8 +240,9 @@ def _read_mapping(bundle: Model, options: JobOptions) -> dict[str, tuple[str | N
 
 def check_out(catalog: Catalog, options: JobOptions) -> None:
     """Raises:
-    UsageError: `out` is or holds the catalog or the previous output, or lies inside one of them;
-        an option that needs a directory of parts, or a Parquet file, and `out` is none.
+    UsageError: `out` is or holds the catalog, the previous output or the cache, or lies inside one
+        of the former; an option that needs a directory of parts, or a Parquet file, and `out` is
+        none.
     OutputError: `out` is a directory where a file is asked for, or the other way round, or neither;
         its name is not UTF-8.
     """
@@ -269,6 +270,11 @@ def check_out(catalog: Catalog, options: JobOptions) -> None:
         earlier = options.incremental.resolve()
         if target == earlier or target in earlier.parents:
             raise UsageError(f"--out {out} holds --incremental", "name another --out")
+    if options.cache is not None:
+        is_there(options.cache, OutputError)
+        folder = options.cache.resolve()
+        if target == folder or target in folder.parents:
+            raise UsageError(f"--out {out} holds --cache", "name another --cache")
     if options.shard.count > 1 and is_file:
         raise UsageError(
             f"--shard makes parts, and --out {out} is one file", "name a directory with --out"

@@ -134,10 +134,15 @@ def dry_run(job: Job) -> Estimate:
 
     Raises:
         OtherRunError, OutputError: what `run` would raise at once.
+        TooManyFailuresError: what it would raise in the end, if the sample alone has too many.
     """
     is_done(job)
     RunDirectory(job.directory, job.options.shard).check(job.fingerprint, job.options.overwrite)
     check_writable(job.options.out)
+    if job.options.cache is not None:
+        from tagger.feature_cache import FILE_NAME  # with torch, which is not beside an export
+
+        check_writable(job.options.cache / FILE_NAME)
     summary = Summary(job.options.tasks, job.options.columns.id)
     sink = pa.BufferOutputStream()
     started = time.monotonic()
@@ -154,6 +159,7 @@ def dry_run(job: Job) -> Estimate:
                 writer.write_batch(rows)
                 summary.add(rows, start)
                 start += rows.num_rows
+    refuse_failures(job.options.max_failures, summary, job.num_rows, published=False)
     num_rows = sum(job.part_sizes.values())
     share = num_rows / summary.num_rows
     seconds = (time.monotonic() - started) * share

@@ -934,6 +934,30 @@ def test_dry_run_refuses_what_the_run_would_refuse(
     assert files(out) == before
 
 
+def test_dry_run_refuses_a_cache_that_cannot_be_written_and_more_failures_than_are_allowed(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out", tmp_path / "file"
+    file.write_text("")
+    before = files(tmp_path)
+    with pytest.raises(OutputError, match="file"):
+        dry_run(job(tiny, catalog, out, cache=file))
+    with pytest.raises(TooManyFailuresError, match="nothing is published"):
+        dry_run(job(tiny, catalog, out, max_failures=MaxFailures(count=0)))
+    dry_run(job(tiny, catalog, out, cache=tmp_path / "cache", max_failures=MaxFailures(share=0.9)))
+    assert files(tmp_path) == before
+    assert not (tmp_path / "cache").exists()
+
+
+def test_cache_in_the_directory_of_the_output_is_refused_before_it_is_made(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    for cache in (tmp_path / "out", tmp_path / "out" / "cache"):
+        with pytest.raises(UsageError, match="holds --cache"):
+            job(tiny, catalog, tmp_path / "out", cache=cache)
+    assert run(job(tiny, catalog, tmp_path / "out", cache=tmp_path / "cache")).finished
+
+
 def test_report_tells_rows_statuses_and_stages(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
     this = job(tiny, catalog, tmp_path / "out")
     report = run(this).report(this)
