@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tagger.answers import Answers
 from tagger.arrow_types import valid_text
-from tagger.output import ParquetOutput
+from tagger.output import open_output
 from tagger.products import Products
 from tagger.runtime import Model, softmax
 
@@ -111,14 +111,15 @@ def find_label_issues(
 def write_label_issues(
     found: Mapping[str, Suspicion], bundle: Model, products: Products, path: Path
 ) -> None:
-    """The suspects of all tasks as Parquet, by SCHEMA, the surest first.
+    """The suspects of all tasks as Parquet, or as CSV if `path` ends so, by SCHEMA, the surest
+    first.
 
     Raises:
         OutputError: `path` cannot be written.
     """
     rows = [row for name in found for row in _rows(name, found[name], bundle, products)]
     rows.sort(key=lambda row: float(str(row["margin"])))
-    with ParquetOutput(path, SCHEMA) as output:
+    with open_output(path, SCHEMA) as output:
         output.write(pa.RecordBatch.from_pylist(rows, SCHEMA))
 
 

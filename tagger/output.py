@@ -151,8 +151,8 @@ class CsvOutput(Output):
         self._writer.write_batch(_csv_batch(batch))
 
 
-def open_output(path: Path, schema: pa.Schema, temporary: Path) -> Output:
-    """The kind of file that the suffix of `path` names."""
+def open_output(path: Path, schema: pa.Schema, temporary: Path | None = None) -> Output:
+    """The kind of file that the suffix of `path` names; `temporary` is as that of `Output`."""
     kind = CsvOutput if path.suffix == ".csv" else ParquetOutput
     return kind(path, schema, temporary)
 

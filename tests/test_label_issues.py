@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import tagger
 from tagger.bundle import Bundle
+from tagger.catalog import Catalog
 from tagger.evaluate import evaluate_catalog
 from tagger.label_issues import SCHEMA, find_label_issues, suspect, write_label_issues
 from tagger.products import ProductSource
@@ -105,3 +106,7 @@ def test_file_ranks_the_suspects_of_all_tasks(
         assert row["suggested_label"] != row["given_label"]
         assert row["title"].endswith(" caf\ufffd")  # what is not UTF-8 is shown as far as it can be
     assert [row["margin"] for row in found] == sorted(row["margin"] for row in found)
+    write_label_issues(suspects, tiny, done.products, tmp_path / "issues.csv")
+    as_csv = Catalog(tmp_path / "issues.csv").read(["row", "title", "suggested_label"])
+    assert [row["title"] for row in as_csv.to_pylist()] == [row["title"] for row in found]
+    assert as_csv["row"].to_pylist() == [str(row["row"]) for row in found]
