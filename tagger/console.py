@@ -101,7 +101,9 @@ class Bar:
     """A progress bar with rate and ETA on a terminal; nothing where nobody looks (cron, pipes)."""
 
     def __init__(self, unit: str, total: int | None = None) -> None:
-        hidden = not console.is_terminal or _style.quiet or _style.json
+        # FORCE_COLOR makes any file a terminal to rich, but nobody looks at a bar in it.
+        seen = console.is_terminal and console.file.isatty()
+        hidden = not seen or _style.quiet or _style.json
         self._bar = tqdm(total=total, unit=f" {unit}", disable=hidden, smoothing=0.1)
 
     def __enter__(self) -> Bar:

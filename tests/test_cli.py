@@ -315,6 +315,18 @@ def test_eval_says_where_pictures_were_looked_for_if_none_is_found(
     assert "--image-root" not in run("eval", titles, *given[2:]).stderr
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_no_progress_bar_goes_into_a_pipe_that_colors_may_go_into(
+    run: Run, catalog: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    done = run("predict", catalog, "--tasks", "color", "--model", model_dir)
+    assert done.code == 0
+    assert "10 rows" in done.stderr
+    assert "products/s" not in done.stderr
+    assert "\r" not in done.stderr
+
+
 def test_control_characters_of_labels_do_not_reach_the_terminal(
     run: Run, make_catalog: MakeCatalog, model_dir: Path
 ) -> None:
