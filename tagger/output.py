@@ -265,10 +265,12 @@ def write_json(path: Path, document: object, temporary: Path | None = None) -> N
 
 def check_writable(out: Path) -> None:
     """Raises:
-    OutputError: no file can be made at `out`, or in the nearest folder above it that is there.
+    OutputError: no file can be made at `out`, or in the nearest folder above it that is there; its
+        name is too long.
     """
     if is_there(out, OutputError) and _is_special(out) and os.access(out, os.W_OK):
         return
+    is_there(out.with_name(f".{out.name}.{'0' * 8}.partial"), OutputError)  # it is written as that
     try:
         with tempfile.TemporaryFile(dir=_nearest_folder(out)):
             pass

@@ -249,6 +249,8 @@ def test_output_whose_name_leaves_no_room_for_that_of_its_parts_is_refused_befor
     given = ("predict", catalog, "--model", model_dir, "--tasks", "color", "--out", out)
     check_error(run(*given, "--dry-run"), 6, "too long")
     check_error(run(*given), 6, "too long")
+    check_error(run(*given[:-2], "--report", out.with_suffix(".json")), 6, "too long")
+    check_error(run("eval", *given[1:-2], "--json", out.with_suffix(".json")), 6, "too long")
     assert not list(tmp_path.glob("*xxx*"))
 
 
