@@ -143,7 +143,6 @@ def _tree_figures(tree: TreeScore, precision: float) -> dict[str, str]:
             for depth, rate in enumerate(tree.accuracy_by_depth, 1)
         },
         "edges to the right node, of errors": away,
-        "products whose levels agree, %": percent(tree.consistency),
         f"coverage at {100 * precision:g}% precision, rolled up, %": percent(tree.rollup_coverage),
     }
 

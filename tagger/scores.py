@@ -70,10 +70,9 @@ class TreeScore(Frozen, frozen=True):
     the predicted paths, the share that is on the true ones, and the reverse. `accuracy_by_depth`
     has for each depth the share of products labelled that deep whose node there is right.
     `error_distance` is the mean number of edges between a wrong node and the right one (null if
-    there is no error). `consistency` is the share of answers whose nodes are each the parent of the
-    next. `rollup_coverage` is the most that can be published at the target precision if products
-    may go to an ancestor, chosen on these products, of those that are labelled with a leaf. A
-    product labelled with an inner node is judged no deeper than that.
+    there is no error). `rollup_coverage` is the most that can be published at the target precision
+    if products may go to an ancestor, chosen on these products, of those that are labelled with a
+    leaf. A product labelled with an inner node is judged no deeper than that.
     """
 
     precision: float
@@ -81,7 +80,6 @@ class TreeScore(Frozen, frozen=True):
     f1: float
     accuracy_by_depth: tuple[float, ...]
     error_distance: float | None
-    consistency: float
     rollup_coverage: float
 
 
@@ -170,7 +168,7 @@ class Judged:
 
     Of a tree, what was predicted is the node at the depth of the label. whole (m,): whether the
     label is no inner node, so that nodes at any depth can be judged. outcomes: what a threshold
-    chooses from. chain (m, depth): as in `Decision`.
+    chooses from.
     """
 
     task: Task
@@ -184,7 +182,6 @@ class Judged:
     image_weight: Floats
     whole: Bools
     outcomes: Outcomes
-    chain: Ids
 
     @property
     def answered(self) -> Bools:
@@ -225,7 +222,6 @@ def judge(task: Task, labels: Sequence[str | None], predictions: Predictions) ->
         image_weight=np.concatenate(predictions.image_weights)[rows],
         whole=truth < tree.num_leaves,
         outcomes=outcomes_of(task, true, chain, confidences),
-        chain=chain,
     )
 
 
@@ -290,8 +286,6 @@ def tree_score(judged: Judged, precision: float) -> TreeScore:
     common = np.array([len(common_path([a, b])) for a, b in zip(said, true, strict=True)])
     num_said, num_true = (np.array([len(names) for names in paths]) for paths in (said, true))
     steps = (num_said + num_true - 2 * common)[answered & ~judged.correct]
-    parents = np.where(judged.chain[:, 1:] >= 0, task.tree.parents[judged.chain[:, 1:]], NO_NODE)
-    linked = (parents == judged.chain[:, :-1]) | (judged.chain[:, 1:] == NO_NODE)
     shared = common.sum()
     return TreeScore(
         precision=float(shared / max(1, num_said.sum())),
@@ -302,7 +296,6 @@ def tree_score(judged: Judged, precision: float) -> TreeScore:
             for depth in range(1, num_true.max() + 1)
         ),
         error_distance=float(steps.mean()) if len(steps) else None,
-        consistency=float(linked.all(1).mean()),
         rollup_coverage=rollup_coverage(judged.outcomes.where(judged.whole), precision),
     )
 

@@ -382,7 +382,6 @@ def test_figures_of_a_tree_are_those_counted_by_hand(seed: int) -> None:
     assert tree.f1 == pytest.approx(2 / (1 / tree.precision + 1 / tree.recall))
     assert tree.accuracy_by_depth == pytest.approx([np.mean(by_depth[d]) for d in (1, 2, 3)])
     assert tree.error_distance == pytest.approx(np.mean(steps))
-    assert tree.consistency == 1.0
     whole = judged.outcomes.where(np.array([label not in INNER for label in labels]))
     assert tree.rollup_coverage == pytest.approx(best_coverage(whole, 0.6))
     assert scored.accuracy == pytest.approx(judged.correct.mean())
@@ -397,14 +396,6 @@ def test_figures_of_a_tree_are_those_counted_by_hand(seed: int) -> None:
     ]
     errors += [((decision.probabilities[r] * given[r]) ** 2).sum() + 1 for r in unknown]
     assert scored.brier == pytest.approx(np.mean(errors))
-
-
-def test_answer_whose_levels_contradict_each_other_is_not_consistent() -> None:
-    judged, *_ = random_judged(0)
-    judged.chain[:7] = [SHOES, MULES, SNOW]
-    scored = score(judged, 0.6)
-    assert scored.tree is not None
-    assert scored.tree.consistency == pytest.approx(1 - 7 / len(judged.rows))
 
 
 def test_figures_of_a_flat_task_have_no_tree() -> None:

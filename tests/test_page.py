@@ -373,8 +373,8 @@ def test_matrix_counts_the_products_of_its_labels(tiny: Bundle, catalog: Path) -
 def made_up(labels: list[str], said: list[str]) -> Judged:
     """Products with these labels and answers."""
     task = Task("color", tuple(sorted({*labels, *said})))
-    truth, chain = task.label_ids(labels), task.label_ids(said)[:, None]
-    zeros, right = np.zeros(len(labels)), truth == chain[:, 0]
+    truth = task.label_ids(labels)
+    zeros, right = np.zeros(len(labels)), truth == task.label_ids(said)
     return Judged(
         task=task,
         rows=np.arange(len(labels)),
@@ -387,7 +387,6 @@ def made_up(labels: list[str], said: list[str]) -> Judged:
         image_weight=zeros,
         whole=np.ones(len(labels), dtype=bool),
         outcomes=Outcomes(np.array(said), zeros[:, None], right[:, None]),
-        chain=chain,
     )
 
 
