@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeGuard
@@ -35,10 +35,15 @@ class FeatureCache:
 
     A value carries a digest of itself and its key and is checked when it is read; one that does not
     fit counts as absent. What cannot be read or written is left aside and never ends a run:
-    `trouble` says why, once. For several threads.
+    `trouble` says why, and `tell` is told it once. For several threads.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int = MAX_BYTES,
+        tell: Callable[[str], None] = lambda trouble: None,
+    ) -> None:
         """Raises:
         OutputError: `folder` cannot be written, or its file is a database of something else, or of
             another version.
@@ -46,7 +51,7 @@ class FeatureCache:
         self.path = folder / FILE_NAME
         self.num_found = self.num_damaged = 0
         self.trouble: str | None = None
-        self._max_bytes = max_bytes
+        self._max_bytes, self._tell = max_bytes, tell
         self._run = time.time_ns()
         self._used: list[bytes] = []
         self._lock = threading.Lock()
@@ -186,11 +191,13 @@ class FeatureCache:
         return int((count - free) * size)
 
     def _leave_aside(self, error: sqlite3.Error) -> None:
-        self.trouble = f"the cache {self.path} was left aside: {error}"
+        told, self.trouble = self.trouble, f"the cache {self.path} was left aside: {error}"
         if _is_damage(error):
             self.trouble += "; delete it, and the next run begins a new one"
         if self._connection.in_transaction:
             self._connection.rollback()
+        if told is None:
+            self._tell(self.trouble)
 
 
 @contextmanager

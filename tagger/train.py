@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -112,6 +112,7 @@ class Monitor(Protocol):
     def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None: ...
     def step(self, step: int, total: int, loss: float) -> None: ...
     def epoch(self, number: int, epoch: Epoch) -> None: ...
+    def left_aside(self, trouble: str) -> None: ...
 
 
 def train(options: TrainOptions, monitor: Monitor) -> TrainResult:
@@ -157,7 +158,7 @@ def _train(options: TrainOptions, monitor: Monitor) -> TrainResult:
         ]
         learner = Learner(model, tokenizer, training, data.train, caches[0], device)
         print_ = fingerprint(options, config, data, source)
-        with enough_memory(learner), frozen_towers(learner, options.out):
+        with enough_memory(learner), frozen_towers(learner, options.out, monitor.left_aside):
             history, best = fit(
                 learner,
                 data.validation,
@@ -241,10 +242,11 @@ def check_needs_no_training(
 
 
 @contextmanager
-def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
+def frozen_towers(learner: Learner, out: Path, left_aside: Callable[[str], None]) -> Iterator[None]:
     """Until the block ends, the towers of a recipe that freezes them see everything once.
 
-    What they say is in `out` while the run is unfinished, so that a resumed one has it, too.
+    What they say is in `out` while the run is unfinished, so that a resumed one has it, too;
+    `left_aside` is told why if it cannot be kept there any longer.
 
     Raises:
         OutputError: it cannot be written.
@@ -257,7 +259,7 @@ def frozen_towers(learner: Learner, out: Path) -> Iterator[None]:
         tower.requires_grad_(False)
     # What does not fit would be computed anew in each epoch: the disk alone is the limit.
     room = shutil.disk_usage(out).total
-    with closing(FeatureCache(checkpoint.features(out), room)) as cache:
+    with closing(FeatureCache(checkpoint.features(out), room, left_aside)) as cache:
         model.frozen = FrozenTowers(model, learner.tokenizer, cache)
         try:
             yield

@@ -84,6 +84,10 @@ class TrainMonitor:
         loss = "as it came" if epoch.loss is None else f"epoch {number + 1}: loss {epoch.loss:.3f}"
         say(f"{time.strftime('%H:%M:%S')} {loss}  accuracy: {views}  ({epoch.seconds:.0f} s)")
 
+    def left_aside(self, trouble: str) -> None:
+        """What frozen towers said is not kept: now, because every epoch to come is slower."""
+        say(f"{trouble}; the towers see again what is not in memory, which takes longer")
+
 
 def _alike_but_for_case(labels: Iterable[str | None]) -> list[str]:
     """Labels that another one equals but for upper and lower case, side by side."""

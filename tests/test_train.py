@@ -33,6 +33,7 @@ from tagger.config import (
     read_config,
     write_config,
 )
+from tagger.console import Bar
 from tagger.device import has_bf16
 from tagger.errors import (
     CatalogError,
@@ -53,6 +54,7 @@ from tagger.shelf import resolve
 from tagger.towers import TokenTextTower
 from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
+from tagger.training_messages import TrainMonitor
 
 from .conftest import largest_file
 
@@ -87,6 +89,9 @@ class Silent:
 
     def epoch(self, number: int, epoch: Epoch) -> None:
         self.epochs.append(epoch)
+
+    def left_aside(self, trouble: str) -> None:
+        pytest.fail(trouble)
 
 
 @pytest.fixture(scope="module")
@@ -600,6 +605,30 @@ def test_run_with_frozen_towers_is_resumed_to_the_same_weights(
     assert watcher.seen[0][0] == 0  # what the towers said was kept
     expected = weights(whole.out)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(frozen.out).items())
+
+
+class SpoilsTheCache(TrainMonitor):
+    """From the first epoch on, nothing can be written to it."""
+
+    def prepared(self, data: Data, model: torch.nn.Module, device: torch.device) -> None:
+        assert isinstance(model, CMAClip)
+        self.model = model
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        assert isinstance(self.model.frozen, FrozenTowers)
+        cache = self.model.frozen.encoder.cache
+        assert cache is not None
+        cache._connection.execute("PRAGMA query_only = ON")
+
+
+def test_cache_of_frozen_towers_that_cannot_be_written_is_said_once(
+    frozen: TrainOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Bar("batches") as bar:
+        train(frozen, SpoilsTheCache(bar, frozen.image_roots))
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert said.count("was left aside: attempt to write a readonly database") == 1
+    assert "takes longer" in said
 
 
 def test_frozen_towers_say_what_the_towers_say(frozen: TrainOptions) -> None:
