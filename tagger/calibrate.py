@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, collect_answers
+from tagger.answers import Answers, answer_batches, pictures
 from tagger.bundle import Bundle
 from tagger.calibration import (
     PRECISIONS,
@@ -21,6 +21,7 @@ from tagger.calibration import (
     fit_by_label,
     fit_temperature,
     fit_threshold,
+    in_blocks,
 )
 from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
@@ -32,7 +33,7 @@ from tagger.images import ImageStatus
 from tagger.products import Products, ProductSource
 from tagger.shelf import WEIGHTS
 from tagger.split import HELD_BACK, LEARNED
-from tagger.tasks import Task
+from tagger.tasks import UNLABELED, Task
 from tagger.trained_on import past_of
 
 REPORT_SHARE, GUIDE_SHARE = 0.3, 0.25
@@ -83,7 +84,10 @@ def calibrate(
     known = [bundle.task(name) for name in tasks]
     products = source.read(tasks)
     names = [task.name for task in bundle.config.tasks]
-    answers = collect_answers(bundle, products, source.root, names, progress)
+    answers = Answers.blank(bundle, names, len(products))
+    with pictures(bundle, products, source.root) as pixels:
+        for rows, batch in answer_batches(bundle, products, pixels, names, progress):
+            answers.put(rows, batch)
     past = past_of(products, [bundle.path])
     new = past != LEARNED
     if not new.any():
@@ -121,9 +125,12 @@ def calibrate(
     )
     calibrated = replace(bundle, calibration=calibration)
     seen = np.flatnonzero(new)
-    profile = profile_of(calibrated, products.take(seen.tolist()), answers.take(seen))
+    profile = profile_of(
+        calibrated, products.take(seen.tolist()), map(answers.take, in_blocks(seen))
+    )
+    statuses = Counter(pixels.statuses.values())
     num_held_back = int((past == HELD_BACK).sum())
-    return Calibrated(calibration, profile, answers.image_statuses, num_held_back)
+    return Calibrated(calibration, profile, statuses, num_held_back)
 
 
 def _fit(
@@ -139,10 +146,8 @@ def _fit(
     labels = products.labels[task.name]
     there = np.array([label is not None for label in labels]) & answers.answered
     known = there & is_whole(task, labels)
-    logits = answers.logits[task.name]
-    rows = np.flatnonzero(known & parts[0])
-    truth = task.label_ids(labels)
-    temperature = fit_temperature(logits[rows].astype(np.float64), truth[rows])
+    truth = np.where(known & parts[0], task.label_ids(labels), UNLABELED)
+    temperature = fit_temperature(answers.logits[task.name], truth)
     outcomes = [
         _outcomes(task, answers, labels, np.flatnonzero(part & known), temperature)
         for part in parts
@@ -160,10 +165,14 @@ def _outcomes(
 ) -> Outcomes:
     """What the model says of `rows` at `temperature`; of a product that it says the task does not
     apply to, nothing can be published."""
-    decision = decide(task, answers.logits[task.name][rows], temperature)
-    given = answers.applies[task.name][rows]
-    true = [labels[row] for row in rows]
-    return outcomes_of(task, true, decision.chain, decision.confidences * given[:, None])
+    logits, given = answers.logits[task.name], answers.applies[task.name][rows]
+    chains, confidences = [], []
+    for some in in_blocks(rows):
+        decision = decide(task, logits[some], temperature)
+        chains.append(decision.chain)
+        confidences.append(decision.confidences)
+    sure = np.concatenate(confidences) * given[:, None]
+    return outcomes_of(task, [labels[row] for row in rows], np.concatenate(chains), sure)
 
 
 def _threshold(outcomes: Sequence[Outcomes], precision: float, promise: Promise) -> Threshold:

@@ -24,10 +24,14 @@ GRID: NDArray[np.float64] = 1 / (1 + np.exp(-np.linspace(13.8, -2.2, 161)))
 """Candidate thresholds, fixed before any data is seen: confidences from 0.999999 to 0.1, even
 in log-odds."""
 
+BLOCK = 256
+"""Products whose probabilities are in memory at a time: of 10,000 labels each takes 80 kB."""
+
 STRICT_SHARE, STRICT_DELTA = 0.7, 0.1
 """The second start publishes that share of what the first one does, and has that share of delta."""
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
@@ -122,7 +126,12 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         )
 
 
-def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
+def in_blocks(rows: Ids) -> list[Ids]:
+    """`rows`, BLOCK at a time; one block of none where there are none."""
+    return np.split(rows, range(BLOCK, len(rows), BLOCK))
+
+
+def fit_temperature(logits: NDArray[np.floating], truth: Ids) -> float:
     """The temperature that makes the labels likeliest (Guo et al. 2017, section 4.2), drawn towards
     1 as much as one product weighs.
 
@@ -135,19 +144,23 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    known = truth >= 0
-    if not known.any():
+    known = np.flatnonzero(truth >= 0)
+    if not len(known):
         return 1.0
-    kept, ids = logits[known], truth[known]
+
+    def surprise(rows: Ids, temperature: float) -> Floats:
+        scaled = logits[rows].astype(np.float64) / temperature
+        scaled -= scaled.max(1, keepdims=True)
+        right = scaled[np.arange(len(rows)), truth[rows]]
+        found: Floats = np.log(np.exp(scaled).sum(1)) - right
+        return found
 
     def cost(log_temperature: float) -> float:
-        scaled = kept / math.exp(log_temperature)
-        scaled = scaled - scaled.max(1, keepdims=True)
-        log_sum = np.log(np.exp(scaled).sum(1))
-        wrong = float((log_sum - scaled[np.arange(len(ids)), ids]).mean())
+        temperature = math.exp(log_temperature)
+        parts = [surprise(rows, temperature) for rows in in_blocks(known)]
         # Where no product is wrong, ever lower temperatures would only be likelier. This counts as
         # a single product against that, and nothing where there are many.
-        return wrong + log_temperature**2 / len(ids)
+        return float(np.concatenate(parts).mean()) + log_temperature**2 / len(known)
 
     found = minimize_scalar(cost, bounds=(math.log(0.05), math.log(20)), method="bounded")
     return float(math.exp(found.x))

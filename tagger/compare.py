@@ -155,7 +155,7 @@ def compare_models(
     for name, bundle in models.items():
         done = evaluate_catalog(bundle, source, tasks, precision, _of(progress, name), words)
         entries.append(_model_entry(name, bundle, source, tasks, done))
-    products, statuses = done.products, done.answers.image_statuses
+    products, statuses = done.products, done.image_statuses
     if tfidf is not None and titles is not None:
         entries.append(_title_entry(tfidf, *titles, source, products, words, precision))
     runs = [entry.run for entry in entries]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, collect_answers
+from tagger.answers import Answers, answer_batches, pictures
 from tagger.config import Frozen
 from tagger.errors import DriftError, ModelError
 from tagger.images import ImageStatus
@@ -74,35 +74,56 @@ class Drift:
     image_statuses: Counter[ImageStatus]
 
 
-def profile_of(bundle: Model, products: Products, answers: Answers) -> Profile:
-    """The profile of `products`, which need no labels, and of the `answers` to them."""
-    there = answers.answered
-    profiles = {}
-    for name in answers.logits:
-        labels = bundle.task(name).labels
-        probabilities = softmax(answers.logits[name][there], bundle.temperature(name))
-        counts = np.bincount(probabilities.argmax(1), minlength=len(labels))
-        bins = (probabilities.max(1) * CONFIDENCE_BINS).astype(int).clip(0, CONFIDENCE_BINS - 1)
-        weights = answers.image_weights[name][answers.both]
-        weights = weights[~np.isnan(weights)]  # a system that cannot tell has none
-        profiles[name] = TaskProfile(
-            labels={label: int(n) for label, n in zip(labels, counts, strict=True) if n},
-            confidences=tuple(np.bincount(bins, minlength=CONFIDENCE_BINS).tolist()),
-            image_weight=float(weights.mean()) if len(weights) else 0.0,
-            image_weight_deviation=float(weights.std(ddof=1)) if len(weights) > 1 else 0.0,
-            num_both=len(weights),
-        )
+def profile_of(bundle: Model, products: Products, parts: Iterable[Answers]) -> Profile:
+    """The profile of `products`, which need no labels, and of the answers to them, which come in
+    `parts`, none of which is kept: logits of many labels would fill the memory."""
+    counts: dict[str, _Counts] = {}
+    num_images = 0
+    for answers in parts:
+        num_images += int(answers.has_image.sum())
+        for name in answers.logits:
+            task = counts.setdefault(name, _Counts(len(bundle.task(name).labels)))
+            task.add(name, answers, bundle.temperature(name))
     size = max(1, len(products))
     titles = [t for t in products.titles if t is not None and title_status(t) == "ok"]
     num_words, num_split = _count_words(bundle.tokenizer, titles)
     return Profile(
         num_products=len(products),
-        absent_images=1 - float(answers.has_image.sum()) / size,
+        absent_images=1 - num_images / size,
         absent_titles=1 - len(titles) / size,
         num_words=num_words,
         split_words=num_split / max(1, num_words),
-        tasks=profiles,
+        tasks={name: one.profile(bundle.task(name).labels) for name, one in counts.items()},
     )
+
+
+class _Counts:
+    """What a `TaskProfile` is made of, part by part."""
+
+    def __init__(self, num_labels: int) -> None:
+        self.labels = np.zeros(num_labels, np.int64)
+        self.confidences = np.zeros(CONFIDENCE_BINS, np.int64)
+        self.weights: list[NDArray[np.float32]] = []
+
+    def add(self, name: str, answers: Answers, temperature: float) -> None:
+        """Those to task `name` of the next products."""
+        probabilities = softmax(answers.logits[name][answers.answered], temperature)
+        bins = (probabilities.max(1) * CONFIDENCE_BINS).astype(int).clip(0, CONFIDENCE_BINS - 1)
+        self.labels += np.bincount(probabilities.argmax(1), minlength=len(self.labels))
+        self.confidences += np.bincount(bins, minlength=CONFIDENCE_BINS)
+        self.weights.append(answers.image_weights[name][answers.both])
+
+    def profile(self, labels: Sequence[str]) -> TaskProfile:
+        """Of all that were added, to a task with these `labels`."""
+        weights = np.concatenate(self.weights)
+        weights = weights[~np.isnan(weights)]  # a system that cannot tell has none
+        return TaskProfile(
+            labels={label: int(n) for label, n in zip(labels, self.labels, strict=True) if n},
+            confidences=tuple(self.confidences.tolist()),
+            image_weight=float(weights.mean()) if len(weights) else 0.0,
+            image_weight_deviation=float(weights.std(ddof=1)) if len(weights) > 1 else 0.0,
+            num_both=len(weights),
+        )
 
 
 def compare(before: Profile, now: Profile) -> list[Finding]:
@@ -142,8 +163,10 @@ def find_drift(
     before = read_profile(bundle.path)
     known = [bundle.task(name).name for name in tasks]
     products = source.read()
-    answers = collect_answers(bundle, products, source.root, known, progress)
-    return Drift(compare(before, profile_of(bundle, products, answers)), answers.image_statuses)
+    with pictures(bundle, products, source.root) as pixels:
+        batches = answer_batches(bundle, products, pixels, known, progress)
+        now = profile_of(bundle, products, (answers for _, answers in batches))
+    return Drift(compare(before, now), Counter(pixels.statuses.values()))
 
 
 def check_drift(findings: Sequence[Finding], catalog: Path) -> None:

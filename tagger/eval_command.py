@@ -306,7 +306,9 @@ def _evaluate(
     check_outputs(read, written)
     empty_older(written)
     with Bar("products") as bar:
-        done = evaluate_catalog(bundle, source, tasks, precision, bar.move)
+        done = evaluate_catalog(
+            bundle, source, tasks, precision, bar.move, with_logits=bool(issues or report)
+        )
     if json is not None:
         write_evaluation(done.figures, bundle, json)
     found = None
@@ -320,7 +322,7 @@ def _evaluate(
         write_page(report, network, source, done, found)
     # Last: where nobody reads what is printed, all files are there.
     calibrated = bundle.calibration is not None
-    show_evaluation(done.figures, calibrated, done.answers.image_statuses, source)
+    show_evaluation(done.figures, calibrated, done.image_statuses, source)
     if found is not None:
         show_label_issues(found, issues)
     if report is not None:

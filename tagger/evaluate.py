@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tagger.answers import Answers, Collector
+from tagger.answers import Answers, pictures
 from tagger.applicability import mask
 from tagger.config import PRECISION, Frozen
 from tagger.decision import applies, decide
-from tagger.images import NUM_THREADS
+from tagger.images import ImageStatus
 from tagger.modalities import VIEWS, View
 from tagger.output import write_json
-from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource, require_labels
 from tagger.runtime import Model
 from tagger.scores import (
@@ -51,14 +50,15 @@ class Evaluation(Frozen, frozen=True):
 @dataclass(frozen=True)
 class Evaluated:
     """The figures, and what they were made of: the products, which of them (n,) the model learned
-    from, each view's and task's predictions beside the labels, and the answers to picture and title
-    together."""
+    from, each view's and task's predictions beside the labels, the answers to picture and title
+    together, and how many pictures had which status."""
 
     figures: Evaluation
     products: Products
     trained_on: NDArray[np.bool_]
     judged: dict[View, dict[str, Judged]]
     answers: Answers
+    image_statuses: Counter[ImageStatus]
 
 
 def evaluate_catalog(
@@ -68,12 +68,14 @@ def evaluate_catalog(
     precision: float = PRECISION,
     progress: Callable[[int, int], None] = lambda rows, total: None,
     words: Mapping[str, frozenset[str]] | None = None,
+    with_logits: bool = False,
 ) -> Evaluated:
     """Every task in every view; labels that the model does not know count as wrong.
 
     In the scrubbed view the title loses the words of all labels of the task itself, or those that
     `words` has for it. A product that a view leaves without any modality has confidence 0.
-    `progress` is called with the number of rows done and of all.
+    `progress` is called with the number of rows done and of all. Label issues and a page need the
+    logits of the answers, no figure does.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -91,12 +93,10 @@ def evaluate_catalog(
     words = words or {task.name: giveaways(task.nodes) for task in known}
     predictions = {view: {task.name: Predictions() for task in known} for view in VIEWS}
     truth = {t.name: t.label_ids(products.labels[t.name]) for t in known}
-    collector = Collector(bundle, tasks)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        preprocess = bundle.config.preprocess
-        pixels = PixelCache(products.images, source.root, preprocess, pool, max_bytes=0)
+    collected = Answers.blank(bundle, tasks, len(products), with_logits)
+    with pictures(bundle, products, source.root) as pixels:
         for rows, by_view in bundle.answer_views(products, pixels, VIEWS, words):
-            collector.add(by_view["both"])
+            collected.put(rows, Answers.of(bundle, tasks, by_view["both"]))
             for view, answers in by_view.items():
                 # Without the words of a task the title still says what kind of product it is.
                 kind = by_view["both"] if view == "scrubbed" else answers
@@ -115,7 +115,6 @@ def evaluate_catalog(
         for view, by_task in predictions.items()
     }
     trained_on = was_trained_on(bundle.path, products)
-    collected = collector.answers(pixels)
     scores: dict[str, dict[str, Score]] = {
         view: {name: score(one, precision) for name, one in by_task.items()}
         for view, by_task in judged.items()
@@ -132,7 +131,8 @@ def evaluate_catalog(
         precision=precision,
         scores=scores,
     )
-    return Evaluated(figures, products, trained_on, judged, collected)
+    statuses = Counter(pixels.statuses.values())
+    return Evaluated(figures, products, trained_on, judged, collected, statuses)
 
 
 def _published(judged: Judged, bundle: Model, task: Task, precision: float) -> Published | None:

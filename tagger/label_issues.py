@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from tagger.answers import Answers
 from tagger.arrow_types import valid_text
+from tagger.calibration import in_blocks
 from tagger.output import open_output
 from tagger.products import Products
-from tagger.runtime import Model, softmax
+from tagger.runtime import Logits, Model, softmax
 
 SCHEMA = pa.schema(
     [
@@ -48,7 +49,7 @@ class Suspicion:
     num_judged: int
 
 
-def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Suspicion:
+def suspect(logits: Logits, temperature: float, given: NDArray[np.int64]) -> Suspicion:
     """The off-diagonal of the confident joint, ranked by the margin (sections 3.1 and 3.2).
 
     A product counts as of label j if its probability of j is at least the mean probability of j
@@ -57,31 +58,32 @@ def suspect(probabilities: NDArray[np.float64], given: NDArray[np.int64]) -> Sus
     all. The suggestion is the label that the model finds likeliest.
 
     Args:
-        probabilities: (n, labels), of a model that did not learn from these products.
+        logits: (n, labels), of a model that did not learn from these products.
+        temperature: that of their softmax.
         given: (n,) label ids; products with a negative one are not judged.
     """
-    known = given >= 0
-    usual = np.full(probabilities.shape[1], np.inf)
+    known = np.flatnonzero(given >= 0)
+    own, most = np.zeros((2, len(given)))
+    likeliest = np.zeros(len(given), np.int64)
+    for rows in in_blocks(known):
+        probabilities = softmax(logits[rows], temperature)
+        own[rows] = probabilities[np.arange(len(rows)), given[rows]]
+        most[rows], likeliest[rows] = probabilities.max(1), probabilities.argmax(1)
+    usual = np.full(logits.shape[1], np.inf)
     for label in np.unique(given[known]):
-        usual[label] = probabilities[given == label, label].mean()
-    confident = np.where(probabilities >= usual, probabilities, -1.0)
-    counted = np.where(confident.max(1) >= 0, confident.argmax(1), given)
-    likeliest = probabilities.argmax(1)
-    rows = np.flatnonzero(known & (counted != given) & (likeliest != given))
-    others = probabilities[rows].copy()
-    own = others[np.arange(len(rows)), given[rows]]
-    others[np.arange(len(rows)), given[rows]] = -1.0
-    margin = own - others.max(1)
+        usual[label] = own[given == label].mean()
+    found = []
+    for rows in in_blocks(known[likeliest[known] != given[known]]):
+        probabilities = softmax(logits[rows], temperature)
+        confident = np.where(probabilities >= usual, probabilities, -1.0)
+        counted = np.where(confident.max(1) >= 0, confident.argmax(1), given[rows])
+        found.append(rows[counted != given[rows]])
+    rows = np.concatenate(found)
+    margin = own[rows] - most[rows]
     order = np.argsort(margin, kind="stable")
-    rows, suggested = rows[order], likeliest[rows][order]
+    rows = rows[order]
     return Suspicion(
-        rows,
-        given[rows],
-        suggested,
-        own[order],
-        probabilities[rows, suggested],
-        margin[order],
-        int(known.sum()),
+        rows, given[rows], likeliest[rows], own[rows], most[rows], margin[order], len(known)
     )
 
 
@@ -102,9 +104,8 @@ def find_label_issues(
     for name in tasks:
         task = bundle.task(name)
         given = task.label_ids(products.labels[name])
-        given = np.where(given < task.tree.num_leaves, given, -1)
-        probabilities = softmax(answers.logits[name], bundle.temperature(name))
-        found[name] = suspect(probabilities, np.where(fair, given, -1))
+        given = np.where(fair & (given < task.tree.num_leaves), given, -1)
+        found[name] = suspect(answers.logits[name], bundle.temperature(name), given)
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 
 from tagger import bundle, checkpoint
 from tagger.allocator import keep_freed_memory
-from tagger.answers import collect_answers
+from tagger.answers import answer_batches, pictures
 from tagger.card import write_card
 from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
@@ -291,8 +291,10 @@ def write_what_it_saw(
     model and those `earlier` ones that it came from learned from and were validated on."""
     trained = bundle.load(options.out, device)
     names = [task.name for task in data.tasks]
-    answers = collect_answers(trained, data.validation, options.image_roots[1], names)
-    write_profile(profile_of(trained, data.validation, answers), options.out)
+    with pictures(trained, data.validation, options.image_roots[1]) as pixels:
+        batches = answer_batches(trained, data.validation, pixels, names)
+        profile = profile_of(trained, data.validation, (answers for _, answers in batches))
+    write_profile(profile, options.out)
     learned_from = data.train if training.epochs else data.train.take([])
     write_trained_on(options.out, learned_from, data.validation, earlier)
 

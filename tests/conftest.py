@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,7 +138,7 @@ def calibrated_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     titles = random_titles(30, seed=3)
     products = Products([None] * len(titles), [*titles])
     answers = collect_answers(loaded, products, path, names)
-    write_profile(profile_of(loaded, products, answers), path)
+    write_profile(profile_of(loaded, products, [answers]), path)
     write_trained_on(path, products.take(range(5)))
     return path
 
@@ -201,6 +202,17 @@ def mixed_rows(folder: Path, count: int, seed: int = 0) -> list[dict[str, Cell]]
             }
         )
     return rows
+
+
+@contextmanager
+def most_memory(size: int) -> Iterator[None]:
+    """What the block allocates in Python and numpy is never more than `size` bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= size
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from tagger.calibration import (
 )
 from tagger.errors import ModelError, UsageError
 
+from .conftest import most_memory
+
 DELTA = 0.1
 LABELS = np.array(["red", "blue", "green"])
 
@@ -154,6 +156,12 @@ def test_temperature_of_the_network_is_found(temperature: float) -> None:
     assert fit_temperature(logits * temperature, truth) == pytest.approx(temperature, rel=0.1)
     unknown = np.where(rng.random(5000) < 0.5, -2, truth)
     assert fit_temperature(logits * temperature, unknown) == pytest.approx(temperature, rel=0.15)
+
+
+def test_temperature_of_many_labels_takes_less_memory_than_their_logits() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (4000, 1000)).astype(np.float32)
+    with most_memory(logits.nbytes):
+        assert fit_temperature(logits, logits.argmax(1)) < 1
 
 
 def test_without_known_labels_the_temperature_is_one() -> None:

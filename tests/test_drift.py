@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,9 +25,20 @@ from tagger.drift import (
     write_profile,
 )
 from tagger.errors import DriftError, ModelError
+from tagger.evaluate import evaluate_catalog
 from tagger.products import Products, ProductSource
+from tagger.tasks import Task
 
-from .conftest import TASKS, MakeCatalog, Row, mixed_rows, random_titles
+from .conftest import (
+    TASKS,
+    MakeCatalog,
+    Row,
+    mixed_rows,
+    most_memory,
+    random_titles,
+    save_tiny,
+    tiny_config,
+)
 
 NAMES = [task.name for task in TASKS]
 
@@ -39,7 +51,7 @@ def known(model_dir: Path, make_catalog: MakeCatalog, tmp_path: Path) -> Bundle:
     path = make_catalog(feed(tmp_path, 400, seed=1), "known.parquet")
     products = ProductSource(path).read()
     answers = collect_answers(loaded, products, tmp_path, NAMES)
-    write_profile(profile_of(loaded, products, answers), copy)
+    write_profile(profile_of(loaded, products, [answers]), copy)
     return loaded
 
 
@@ -83,6 +95,28 @@ def test_picture_that_weighs_more_or_less_has_drifted(known: Bundle) -> None:
         few = msgspec.structs.replace(moved, num_both=2, image_weight_deviation=0.3)
         now = msgspec.structs.replace(before, tasks={**before.tasks, "color": few})
         assert verdicts(compare(before, now)) == set()
+
+
+def test_neither_drift_nor_figures_keep_what_every_label_got(
+    make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    task = Task("kind", tuple(f"kind {number:04d}" for number in range(2000)))
+    config = msgspec.structs.replace(tiny_config(), tasks=(task,))
+    model = bundle.load(save_tiny(tmp_path / "many", config))
+    titles = random_titles(3000)
+    rows: list[Row] = [{"title": title, "kind": task.labels[0]} for title in titles]
+    source = ProductSource(make_catalog(rows))
+    products = source.read()
+    profile = profile_of(model, products, [collect_answers(model, products, tmp_path, ["kind"])])
+    write_profile(profile, model.path)
+    size = len(titles) * len(task.labels) * 4
+    few = replace(source, limit=9)
+    find_drift(model, few, ["kind"])  # imports take memory, too
+    evaluate_catalog(model, few, ["kind"])
+    with most_memory(size):
+        assert not any(f.distance for f in find_drift(model, source, ["kind"]).findings)
+    with most_memory(size):
+        evaluate_catalog(model, source, ["kind"])
 
 
 def test_feed_of_other_labels_has_drifted(known: Bundle, make_catalog: MakeCatalog) -> None:
@@ -148,7 +182,7 @@ def test_deviation_of_weights_is_that_of_a_sample(tiny: Bundle, tmp_path: Path) 
     products = Products([row["image"] for row in mixed_rows(tmp_path, 8) if row["image"]][:3], [])
     products.titles.extend(["red shirt", "blue shoe", "green"])
     answers = collect_answers(tiny, products, tmp_path, ["color"])
-    found = profile_of(tiny, products, answers).tasks["color"]
+    found = profile_of(tiny, products, [answers]).tasks["color"]
     expected = answers.image_weights["color"][answers.both].std(ddof=1)
     assert found.num_both > 1
     assert found.image_weight_deviation == pytest.approx(float(expected))

@@ -16,7 +16,7 @@ from tagger.evaluate import evaluate_catalog
 from tagger.label_issues import SCHEMA, find_label_issues, suspect, write_label_issues
 from tagger.products import ProductSource
 
-from .conftest import MakeCatalog, random_titles
+from .conftest import MakeCatalog, most_memory, random_titles
 
 
 def noisy(
@@ -36,7 +36,7 @@ def noisy(
 @pytest.mark.parametrize("seed", range(3))
 def test_most_flipped_labels_are_found_and_most_found_are_flipped(seed: int) -> None:
     probabilities, given, flip = noisy(seed, 0.1)
-    found = suspect(probabilities, given)
+    found = suspect(np.log(probabilities), 1.0, given)
     assert flip[found.rows].mean() > 0.8
     assert flip[found.rows].sum() > 0.8 * flip.sum()
     half = len(found.rows) // 2
@@ -50,7 +50,7 @@ def test_label_that_the_model_agrees_with_is_no_issue() -> None:
     logits = rng.normal(0, 1, (4000, 4)) + np.array([3.0, 0, 0, 0])  # one label is everywhere
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     given = np.where(rng.random(4000) < 0.5, probabilities.argmax(1), rng.integers(0, 4, 4000))
-    found = suspect(probabilities, given)
+    found = suspect(np.log(probabilities), 1.0, given)
     assert len(found.rows) > 100
     assert (found.margin < 0).all()
     assert (found.suggested == probabilities[found.rows].argmax(1)).all()
@@ -58,16 +58,24 @@ def test_label_that_the_model_agrees_with_is_no_issue() -> None:
 
 def test_clean_labels_raise_few_suspicions() -> None:
     probabilities, given, _ = noisy(0, 0.0)
-    assert len(suspect(probabilities, given).rows) < 0.05 * len(given)
+    assert len(suspect(np.log(probabilities), 1.0, given).rows) < 0.05 * len(given)
+
+
+def test_suspects_among_many_labels_take_less_memory_than_the_logits() -> None:
+    dice = np.random.default_rng(0)
+    logits = dice.normal(0, 2, (4000, 1000)).astype(np.float32)
+    given = np.where(dice.random(4000) < 0.9, logits.argmax(1), 0)
+    with most_memory(logits.nbytes):
+        assert len(suspect(logits, 1.0, given).rows) > 100
 
 
 def test_products_without_a_known_label_are_not_judged() -> None:
     probabilities, given, _ = noisy(0, 0.1)
     given[::2] = -1
-    found = suspect(probabilities, given)
+    found = suspect(np.log(probabilities), 1.0, given)
     assert (found.rows % 2 == 1).all()
     assert found.num_judged == 1500
-    assert len(suspect(probabilities, np.full(3000, -2)).rows) == 0
+    assert len(suspect(np.log(probabilities), 1.0, np.full(3000, -2)).rows) == 0
 
 
 def test_file_ranks_the_suspects_of_all_tasks(
@@ -88,7 +96,7 @@ def test_file_ranks_the_suspects_of_all_tasks(
     ]
     out = tmp_path / "issues.parquet"
     names = ["color", "pattern"]
-    done = evaluate_catalog(tiny, ProductSource(make_catalog(rows)), names)
+    done = evaluate_catalog(tiny, ProductSource(make_catalog(rows)), names, with_logits=True)
     suspects = find_label_issues(tiny, done.products, done.answers, names, done.trained_on)
     done.products.titles[:] = [f"{title} caf\udce9" for title in done.products.titles]
     write_label_issues(suspects, tiny, done.products, out)

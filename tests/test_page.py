@@ -101,7 +101,7 @@ def labelled_rows(folder: Path, count: int, seed: int = 0) -> list[Row]:
 
 def evaluated(model: Bundle, path: Path) -> tuple[Evaluated, dict[str, Suspicion]]:
     names = [task.name for task in model.config.tasks]
-    done = evaluate_catalog(model, ProductSource(path), names)
+    done = evaluate_catalog(model, ProductSource(path), names, with_logits=True)
     return done, find_label_issues(model, done.products, done.answers, names, done.trained_on)
 
 
@@ -542,7 +542,7 @@ def test_label_table_has_the_rates_of_its_labels(tiny: Bundle, catalog: Path) ->
 
 def test_overview_has_every_figure_of_a_task(tiny: Bundle, catalog: Path) -> None:
     model = calibrated(tiny, 0.4, precision=0.25)  # what this model can reach
-    done = evaluate_catalog(model, ProductSource(catalog), NAMES, precision=0.25)
+    done = evaluate_catalog(model, ProductSource(catalog), NAMES, 0.25, with_logits=True)
     out = catalog.with_name("report.html")
     write_page(out, model, ProductSource(catalog), done, evaluated(tiny, catalog)[1])
     text = out.read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ def test_eval_counts_them_and_suspects_none_of_their_labels(
     half_seen: tuple[Bundle, Path], tiny: Bundle
 ) -> None:
     model, path = half_seen
-    done = evaluate_catalog(model, ProductSource(path), ["color"])
+    done = evaluate_catalog(model, ProductSource(path), ["color"], with_logits=True)
     assert done.figures.trained_on == 200
     assert evaluate_catalog(tiny, ProductSource(path), ["color"]).figures.trained_on == 0
     found = find_label_issues(model, done.products, done.answers, ["color"], done.trained_on)
