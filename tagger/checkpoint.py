@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from tagger.config import Frozen
 from tagger.errors import TrainingError
+from tagger.metrics import mean_of_known
 from tagger.output import RESUME, cannot_write, sync_folder
 from tagger.shelf import CHECKPOINT
 
@@ -39,8 +40,7 @@ class Epoch(Frozen, frozen=True):
 
 def mean(accuracies: Iterable[float | None]) -> float:
     """Mean of those that there are, 0 if there are none."""
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    return sum(known) / len(known) if known else 0.0
+    return mean_of_known(accuracies) or 0.0
 
 
 class State(Frozen, frozen=True):

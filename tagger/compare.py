@@ -23,7 +23,13 @@ from tagger.cost import (
 from tagger.errors import UsageError
 from tagger.evaluate import Evaluated, evaluate_catalog
 from tagger.images import ImageStatus
-from tagger.metrics import Rated, difference_interval, recall_at_precision, resampled
+from tagger.metrics import (
+    Rated,
+    difference_interval,
+    mean_of_known,
+    recall_at_precision,
+    resampled,
+)
 from tagger.modalities import VIEWS, View
 from tagger.output import write_json
 from tagger.products import Products, ProductSource, titles_of
@@ -303,15 +309,10 @@ def _figures(
 
 def _means(scores: Iterable[Score]) -> Means:
     there = [one for one in scores if one.num_products]
-
-    def mean(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
     return Means(
-        accuracy=mean(one.accuracy for one in there),
-        macro_f1=mean(one.macro_f1 for one in there),
-        recall_at_precision=mean(one.recall_at_precision for one in there),
+        accuracy=mean_of_known(one.accuracy for one in there),
+        macro_f1=mean_of_known(one.macro_f1 for one in there),
+        recall_at_precision=mean_of_known(one.recall_at_precision for one in there),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,14 @@ Interval = tuple[float, float]
 
 RESAMPLES = 500
 """Bootstrap resamples of up to 20,000 products; fewer of more, so that the time stays bounded."""
-DRAWN_AT_ONCE = 1 << 21
+DRAWN_AT_ONCE = 1 << 19
 """Numbers that a table of resamples holds: as many resamples of the products as fit into it."""
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are not None; None if all are."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def macro_f1(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
@@ -96,8 +102,7 @@ def recall_at_precision(correct: Correct, confidence: Confidences, precision: fl
     """
     if not len(correct):
         return float("nan")
-    curve = _Curve.of(correct, confidence)
-    right, _ = curve.best(np.ones(len(correct)), precision)
+    right, _ = _Curve.of(correct, confidence).best(precision)
     return right / len(correct)
 
 
@@ -107,16 +112,17 @@ def coverage_at_precision(
     """Share of products that are published at the threshold of `recall_at_precision`."""
     if not len(correct):
         return float("nan")
-    _, published = _Curve.of(correct, confidence).best(np.ones(len(correct)), precision)
+    _, published = _Curve.of(correct, confidence).best(precision)
     return published / len(correct)
 
 
 def precision_curve(correct: Correct, confidence: Confidences) -> tuple[Confidences, Confidences]:
-    """Coverage and precision at each distinct confidence, from the surest product down."""
+    """Coverage and precision at each distinct confidence, from the surest product down, of one
+    product at least."""
     curve = _Curve.of(correct, confidence)
     counts = np.arange(1, len(correct) + 1)
     precision = np.cumsum(curve.correct) / counts
-    return (counts / max(1, len(correct)))[curve.ends_tie], precision[curve.ends_tie]
+    return (counts / len(correct))[curve.ends_tie], precision[curve.ends_tie]
 
 
 def reliability(
@@ -158,14 +164,10 @@ def recall_interval(
     size = len(correct)
     if not size:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    curve = _Curve.of(correct, confidence)
-    recalls = []
-    for _ in range(_num_resamples(size)):
-        drawn = np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
-        recalls.append(curve.best(drawn, precision)[0] / size)
-    low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    # Ranked, so that the order of the catalog changes nothing.
+    order = np.argsort(-confidence, kind="stable")
+    rated = Rated(np.arange(size), correct[order], confidence[order])
+    return _percentiles(resampled([rated], size, precision)[:, 0, 1], level)
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,12 @@ def difference_interval(first: Confidences, other: Confidences, level: float = 0
     """The percentile interval of `other` - `first` (resamples,), paired; NaN counts nothing."""
     difference = other - first
     difference = difference[~np.isnan(difference)]
-    if not len(difference):
-        return float("nan"), float("nan")
-    low, high = np.quantile(difference, [(1 - level) / 2, (1 + level) / 2])
+    return _percentiles(difference, level) if len(difference) else (float("nan"), float("nan"))
+
+
+def _percentiles(values: Confidences, level: float) -> Interval:
+    """What holds the middle `level` of `values`, at least one."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -241,16 +246,16 @@ class _Curve:
         ranked = confidence[order]
         return cls(correct[order], np.append(ranked[1:] != ranked[:-1], True))
 
-    def best(self, weights: Confidences, precision: float) -> tuple[float, float]:
+    def best(self, precision: float) -> tuple[int, int]:
         """Right and published products at the threshold with the most right ones that keeps
-        `precision`, each product counted `weights` times."""
-        right, published = np.cumsum(weights * self.correct), np.cumsum(weights)
+        `precision`."""
+        right, published = np.cumsum(self.correct), np.arange(1, len(self.correct) + 1)
         # A count that meets the target exactly must not fail by a rounding.
         allowed = self.ends_tie & (right >= precision * published - 1e-9 * published)
         if not allowed.any():
-            return 0.0, 0.0
-        best = int(np.argmax(np.where(allowed, right, -1.0)))
-        return float(right[best]), float(published[best])
+            return 0, 0
+        best = int(np.argmax(np.where(allowed, right, -1)))
+        return int(right[best]), int(published[best])
 
     def most_right(self, weights: Counts, precision: float) -> Counts:
         """(resamples,) right products at the threshold of `best`, in each of the columns of

@@ -26,7 +26,7 @@ from tagger.corruption import (
 )
 from tagger.decision import Bools, Decision, Floats, Ids, applies, decide
 from tagger.images import NUM_THREADS, Pixels
-from tagger.metrics import recall_at_precision
+from tagger.metrics import mean_of_known, recall_at_precision
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products, ProductSource
 from tagger.runtime import Answerer, BatchAnswers, Inputs, Model
@@ -391,14 +391,9 @@ class _Run:
             strength=strength,
             accuracy=accuracy,
             recall_at_precision=recall,
-            mean_accuracy=_mean(accuracy.values()),
-            mean_recall=_mean(recall.values()),
+            mean_accuracy=mean_of_known(accuracy.values()),
+            mean_recall=mean_of_known(recall.values()),
         )
-
-
-def _mean(figures: Iterable[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return sum(known) / len(known) if known else None
 
 
 @contextmanager

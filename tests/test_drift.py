@@ -103,7 +103,7 @@ def test_neither_drift_nor_figures_keep_what_every_label_got(
     task = Task("kind", tuple(f"kind {number:04d}" for number in range(2000)))
     config = msgspec.structs.replace(tiny_config(), tasks=(task,))
     model = bundle.load(save_tiny(tmp_path / "many", config))
-    titles = random_titles(3000)
+    titles = random_titles(4000)
     rows: list[Row] = [{"title": title, "kind": task.labels[0]} for title in titles]
     source = ProductSource(make_catalog(rows))
     products = source.read()
