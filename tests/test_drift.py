@@ -97,6 +97,26 @@ def test_picture_that_weighs_more_or_less_has_drifted(known: Bundle) -> None:
         assert verdicts(compare(before, now)) == set()
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_weights_of_a_few_products_of_one_kind_are_no_drift(known: Bundle, count: int) -> None:
+    """Of half of the products the picture weighs .2, of the others .8."""
+    dice = np.random.default_rng(0)
+    before = read_profile(known.path)
+
+    def drawn(size: int) -> Profile:
+        weights = dice.choice([0.2, 0.8], size) + dice.normal(0, 0.02, size)
+        task = msgspec.structs.replace(
+            before.tasks["color"],
+            image_weight=float(weights.mean()),
+            image_weight_deviation=float(weights.std(ddof=1)),
+            num_both=size,
+        )
+        return msgspec.structs.replace(before, tasks={**before.tasks, "color": task})
+
+    usual = drawn(4000)
+    assert not any(verdicts(compare(usual, drawn(count))) for _ in range(50))
+
+
 def test_neither_drift_nor_figures_keep_what_every_label_got(
     make_catalog: MakeCatalog, tmp_path: Path
 ) -> None:
