@@ -39,21 +39,38 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Of all tokens, or of those at `rows` alone, to all that mask (batch, length) allows."""
-        width = x.shape[2]
-        asking = x if rows is None else chosen(x, rows)
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = self._split(F.linear(asking, weight[:width], bias[:width]), 1)[0]
-        key, value = self._split(F.linear(x, weight[width:], bias[width:]), 2)
+        if rows is not None:
+            return self._of_few(x, chosen(x, rows), mask)
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2)
-        scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
-        weights = self.softmax(scores.float()).to(value.dtype)
-        mixed = (weights @ value).transpose(1, 2).reshape(asking.shape)
+        mixed = self._weights(scores, mask).to(value.dtype) @ value
+        return self.out(mixed.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+
+    def _of_few(self, x: Tensor, asking: Tensor, mask: Tensor) -> Tensor:
+        """Of the tokens `asking` (batch, few, width) to those of x, whose keys and values are never
+        computed: they would be most of the work.
+
+        A score q . (K x + c) is (K'q) . x and a number that is the same for all of x, which the
+        softmax does not see; and the mean of values V x is V times the mean of x.
+        """
+        batch, few, width = asking.shape
+        size = width // self.heads
+        to_query, *others = torch.split(self.qkv.weight, width)
+        to_key, to_value = (matrix.view(self.heads, size, width) for matrix in others)
+        of_query, _, of_value = torch.split(self.qkv.bias, width)
+        query = F.linear(asking, to_query, of_query).view(batch, few, self.heads, size) * size**-0.5
+        sought = torch.einsum("bqhd,hdw->bhqw", query, to_key)
+        weights = self._weights(torch.einsum("bhqw,bnw->bhqn", sought, x), mask)
+        read = torch.einsum("bhqn,bnw->bhqw", weights.to(x.dtype), x)
+        mixed = torch.einsum("bhqw,hdw->bqhd", read, to_value).flatten(2) + of_value
         return self.out(mixed)  # type: ignore[no-any-return]
 
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """(batch, n, parts * width) -> (parts, batch, heads, n, width / heads)."""
-        batch, length, _ = x.shape
-        return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def _weights(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """The softmax of scores (batch, heads, n, length), float32, where mask allows."""
+        scores = scores.masked_fill(~mask[:, None, None, :], -1e4)
+        return self.softmax(scores.float())  # type: ignore[no-any-return]
 
 
 class TransformerBlock(nn.Module):

@@ -11,7 +11,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import tagger
 from tagger import bundle
@@ -24,6 +25,7 @@ from tagger.model import CMAClip
 from tagger.network import Normalise
 from tagger.tokenizer import ClipPieces
 from tagger.towers import (
+    Attention,
     OpenClipImageTower,
     OpenClipTextTower,
     TokenTextTower,
@@ -425,3 +427,32 @@ def test_precision_is_that_of_the_tower_that_is_read(tmp_path: Path) -> None:
     model = bundle.load(tmp_path / "model")
     model.model.text_tower.to(torch.bfloat16)
     assert model.computed_in == "bfloat16"
+
+
+def make_attention() -> tuple[Attention, Tensor, Tensor]:
+    """A layer with biases, tokens (2, 40, 32) and a mask (2, 40)."""
+    torch.manual_seed(0)
+    attention = Attention(32, 4)
+    for parameter in attention.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return attention, torch.randn(2, 40, 32), torch.arange(40) < torch.tensor([[40], [25]])
+
+
+def test_attention_of_a_few_tokens_is_that_of_all_and_teaches_the_same() -> None:
+    attention, x, mask = make_attention()
+    seen: list[Tensor] = []
+    attention.softmax.register_forward_hook(lambda *call: seen.append(call[2]))
+    few, all_ = attention(x, mask, [0, 30]), attention(x, mask)[:, [0, 30]]
+    torch.testing.assert_close(few, all_)
+    torch.testing.assert_close(seen[0], seen[1][:, :, [0, 30]])
+    learned = list(attention.parameters())
+    gradients = [torch.autograd.grad(answer.square().sum(), learned) for answer in (few, all_)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_of_a_few_tokens_computes_neither_keys_nor_values() -> None:
+    attention, x, mask = make_attention()
+    with FlopCounterMode(display=False) as counter:
+        attention(x, mask, [0, 30])
+    of_keys = 2 * x.numel() * x.shape[2]
+    assert counter.get_total_flops() < of_keys
