@@ -200,7 +200,7 @@ def make_training(
     pixels = PixelCache(products.images, feed.parent, config.preprocess, pool)
     learner = Learner(model, tokenizer, config.training, products, pixels, device)
     optimizers = build_optimizers(model, config.training)
-    return lambda: train_epoch(learner, optimizers, 0, lambda step, total, loss: None)
+    return lambda: train_epoch(learner, optimizers, None, 0, lambda step, total, loss: None)
 
 
 def as_table(title: str, trees: list[Tree], number: int) -> Table:
