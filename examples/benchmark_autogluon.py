@@ -74,8 +74,7 @@ def make(folder: Path) -> None:
 
 def measure_tagger(folder: Path) -> dict[str, float]:
     """Products a second of `tagger train` and `tagger predict`."""
-    import tagger
-    from benchmark import Silent, predict, rows_per_second
+    from benchmark import Silent, load, predict, rows_per_second
     from tagger.train import TrainOptions, train
 
     logging.disable(logging.WARNING)
@@ -97,7 +96,7 @@ def measure_tagger(folder: Path) -> dict[str, float]:
             device="cpu",
         )
         train(options, Watch())
-        trained = tagger.load(Path(out) / "trained", "cpu").bundle
+        trained = load(str(Path(out) / "trained"), "cpu")
         result = predict(trained, folder / "train.parquet", "out")
     return {"train": rate_of_steps(steps), "predict": rows_per_second(result)}
 

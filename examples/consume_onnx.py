@@ -5,22 +5,27 @@ from their picture files and titles, and compares with what is expected. Needs n
 pillow and tokenizers; ftfy too where the titles of the model ask for it.
 """
 
+from __future__ import annotations
+
 import html
 import io
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
 DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I64": np.int64, "F32": np.float32}
 
 
-def read_safetensors(path):
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays by name."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
@@ -35,11 +40,11 @@ def read_safetensors(path):
     }
 
 
-def read_picture(file, spec):
+def read_picture(file: bytes, spec: dict[str, Any]) -> NDArray[np.uint8]:
     """A picture file as uint8 (height, width, 3)."""
     size, ground = (spec["width"], spec["height"]), (spec["fill"],) * 3
     kernel = Image.Resampling[spec["interpolation"].upper()]
-    image = Image.open(io.BytesIO(file))
+    image: Image.Image = Image.open(io.BytesIO(file))
     if image.format == "JPEG":
         sides = size[::-1] if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else size
         scales = [side / whole for side, whole in zip(sides, image.size, strict=True)]
@@ -66,7 +71,7 @@ def read_picture(file, spec):
     return np.asarray(canvas)
 
 
-def read_title(title, tokenizer, cleaning):
+def read_title(title: str, tokenizer: Tokenizer, cleaning: Sequence[str]) -> list[int]:
     """Token ids; none for white space."""
     for name in cleaning:
         if name == "ftfy.fix_text":
@@ -79,10 +84,12 @@ def read_title(title, tokenizer, cleaning):
             title = title.lower()
         else:
             raise ValueError(f"unknown cleaning {name}")
-    return tokenizer.encode(title).ids
+    return list(tokenizer.encode(title).ids)
 
 
-def inputs_of(pictures, titles, folder):
+def inputs_of(
+    pictures: Sequence[bytes | None], titles: Sequence[str | None], folder: Path
+) -> dict[str, NDArray[Any]]:
     """Picture files and titles (None where there is none) as the graph takes them."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     export = json.loads((folder / "export.json").read_text(encoding="utf-8"))
@@ -106,7 +113,7 @@ def inputs_of(pictures, titles, folder):
     return {"pixels": pixels, "image_present": present, "token_ids": ids, "token_mask": mask}
 
 
-def main(folder):
+def main(folder: Path) -> bool:
     export = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     golden = read_safetensors(folder / "golden.safetensors")
@@ -135,7 +142,7 @@ def main(folder):
         # Not max(), which passes over NaN on one side alone.
         worst = np.maximum(worst, np.abs(outputs[name] - golden[name])[~both].max(initial=0.0))
     print(f"outputs: largest difference {worst:.1e}")
-    return worst <= export["limits"]["difference"]
+    return bool(worst <= export["limits"]["difference"])
 
 
 if __name__ == "__main__":

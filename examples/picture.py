@@ -60,13 +60,13 @@ def main() -> None:
     parser.add_argument("catalog", type=Path, help="labelled Parquet file")
     parser.add_argument("picture", type=Path, help="PNG file to write")
     arguments = parser.parse_args()
-    products = pd.read_parquet(arguments.catalog).set_index("id")
+    products = pd.read_parquet(arguments.catalog).set_index("id").loc[list(IDS)]
     figure = Figure(figsize=(12, 7.4), facecolor="white")
-    for number, name in enumerate(IDS):
+    for number, (_, product) in enumerate(products.iterrows()):
         left, bottom = 0.02 + 0.165 * (number % 6), 0.52 - 0.5 * (number // 6)
         picture = figure.add_axes((left, bottom + 0.18, 0.14, 0.28))
         text = figure.add_axes((left, bottom, 0.14, 0.17))
-        draw_product(picture, text, products.loc[name], arguments.catalog.parent)
+        draw_product(picture, text, product, arguments.catalog.parent)
     figure.savefig(arguments.picture, dpi=110)
 
 

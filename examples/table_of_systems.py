@@ -25,6 +25,7 @@ from tagger.compare import ModelComparison, ModelFigures, short_count
 from tagger.modalities import VIEW_NAMES, View
 from tagger.robustness import Robustness
 from tagger.robustness_plot import draw_line, draw_robustness, dress
+from tagger.scores import Score
 
 PAPER_TASKS = ("color", "pattern", "usage")
 """Over which the claim of the CMA-CLIP paper is looked at."""
@@ -46,9 +47,9 @@ def main() -> None:
     target = f"recall at {100 * comparisons[0].precision:g}% precision"
     for view in VIEW_NAMES:
         print(f"\n{VIEW_NAMES[view]}: accuracy\n")
-        print_table(rows, tasks, lambda one, task, v=view: one.scores[v][task].accuracy)
+        print_table(rows, tasks, view, lambda scores: scores.accuracy)
         print(f"\n{VIEW_NAMES[view]}: {target}\n")
-        print_table(rows, tasks, lambda one, task, v=view: one.scores[v][task].recall_at_precision)
+        print_table(rows, tasks, view, lambda scores: scores.recall_at_precision)
     print_summary(rows, target)
     if arguments.curves:
         arguments.curves.write_bytes(draw_robustness(mean_curves(rows)))
@@ -69,12 +70,12 @@ def by_row(comparisons: Sequence[ModelComparison]) -> Rows:
 
 
 def print_table(
-    rows: Rows, tasks: Sequence[str], figure: Callable[[ModelFigures, str], float | None]
+    rows: Rows, tasks: Sequence[str], view: View, figure: Callable[[Score], float | None]
 ) -> None:
     print("| |", " | ".join(tasks), "| mean |")
     print("|---" * (len(tasks) + 2) + "|")
     for name, models in rows.items():
-        figures = [[figure(model, task) or 0.0 for task in tasks] for model in models]
+        figures = [[figure(model.scores[view][task]) or 0.0 for task in tasks] for model in models]
         columns = [*zip(*figures, strict=True), [mean(one) for one in figures]]
         print(f"| {name} |", " | ".join(over_seeds(column) for column in columns), "|")
 
