@@ -38,9 +38,9 @@ def show_evaluation(
     """One table per measure, a row per task, a column per view; then what is worth a warning."""
     target = f"at {100 * evaluation.precision:g}% precision, %"
     measures = {
-        "accuracy": "accuracy, % [95% bootstrap interval over products]",
+        "accuracy": "accuracy, % [95% interval]",
         "macro_f1": "macro-F1, %",
-        "recall_at_precision": f"recall {target} [95% bootstrap interval over products]",
+        "recall_at_precision": f"recall {target} [95% interval]",
         "coverage_at_precision": f"coverage {target}",
         "calibration_error": "expected calibration error, %",
         "brier": "Brier score, x 100",
@@ -82,7 +82,7 @@ def show_evaluation(
 
 
 def _with_interval(score: Score, measure: str, wide: bool) -> str:
-    """A rate in percent; if `wide`, with the ends of its bootstrap interval."""
+    """A rate in percent; if `wide`, with the ends of its interval."""
     ends = {"accuracy": score.accuracy_interval, "recall_at_precision": score.recall_interval}
     interval = ends.get(measure)
     text = percent(getattr(score, measure))

@@ -140,17 +140,16 @@ def reliability(
 
 
 def accuracy_interval(correct: Correct, level: float = 0.95) -> Interval:
-    """Percentile bootstrap over products (Efron 1979) of the accuracy.
+    """Wilson's score interval (1927) of the accuracy.
 
-    The number of right products in a resample is binomial, so its quantiles need no drawing.
+    Where all of a few products are right, a bootstrap would say that all others are, too.
     """
-    from scipy.stats import binom
+    from scipy.stats import binomtest
 
     if not len(correct):
         return float("nan"), float("nan")
-    ends = ((1 - level) / 2, (1 + level) / 2)
-    low, high = (float(binom.ppf(e, len(correct), correct.mean())) / len(correct) for e in ends)
-    return low, high
+    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(level, "wilson")
+    return float(interval.low), float(interval.high)
 
 
 def recall_interval(

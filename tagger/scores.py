@@ -104,7 +104,8 @@ class Score(Frozen, frozen=True):
     `num_products` carry a label; `unknown_labels` counts those that the model does not know (they
     are wrong in every rate, but where an ancestor may be published: one that is known is right). A
     product that the view leaves nothing to answer from is wrong too, and never published. Intervals
-    hold 95% of bootstrap resamples of the products. `calibration_error` is the expected calibration
+    are of 95%: Wilson's of the accuracy, a bootstrap over products of the recall.
+    `calibration_error` is the expected calibration
     error of the answers in 15 bins, `brier` the mean squared distance between the probabilities and
     the truth (0..2). `published` is null where the model is not calibrated for the precision, and
     in the views that withhold something. `image_weight` is the mean weight of the picture, null

@@ -120,6 +120,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert recalls >= 80
 
 
+def test_accuracy_of_few_products_is_never_certain() -> None:
+    low, high = accuracy_interval(np.ones(8, bool))
+    assert low == pytest.approx(0.676, abs=0.001)
+    assert high == 1
+    low, high = accuracy_interval(np.zeros(8, bool))
+    assert (low, high) == pytest.approx((0, 0.324), abs=0.001)
+
+
 def test_interval_of_a_large_sample_is_narrow_and_ends_do_not_cross() -> None:
     rng = np.random.default_rng(1)
     correct, confidence = rng.random(5000) < 0.95, rng.random(5000)
