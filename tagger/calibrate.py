@@ -70,7 +70,7 @@ def calibrate(
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Calibrated:
     """Thresholds of each of `tasks` for each of PRECISIONS and the one asked for; what was fitted
-    for other tasks stays.
+    for other tasks stays, and so does the precision that was meant there.
 
     Products that the model was trained on are left out. The others are parted in three: one for the
     temperature and the start of the search, one for the tests behind the thresholds, one to report
@@ -107,6 +107,7 @@ def calibrate(
             delta=promise.delta,
             catalog=source.path.name,
             catalog_sha256=origin,
+            precision=promise.precision,
             left_out=int((~new).sum()),
         )
     thresholds = [threshold for one in fitted.values() for threshold in one.thresholds]
@@ -117,11 +118,10 @@ def calibrate(
             "trained on were left out; nothing was stored",
             "calibrate on a few hundred labelled products at least that it has not seen",
         )
-    earlier = {} if bundle.calibration is None else bundle.calibration.tasks
     calibration = Calibration(
         precision=promise.precision,
         weights_sha256=file_digest(bundle.path / WEIGHTS),
-        tasks={**earlier, **fitted},
+        tasks={**_earlier(bundle), **fitted},
     )
     calibrated = replace(bundle, calibration=calibration)
     seen = np.flatnonzero(new)
@@ -131,6 +131,18 @@ def calibrate(
     statuses = Counter(pixels.statuses.values())
     num_held_back = int((past == HELD_BACK).sum())
     return Calibrated(calibration, profile, statuses, num_held_back)
+
+
+def _earlier(bundle: Bundle) -> dict[str, TaskCalibration]:
+    """What was fitted before, each task with the precision that was meant then: a file of an
+    earlier version has one for all, and the next calibration may mean another."""
+    before = bundle.calibration
+    if before is None:
+        return {}
+    return {
+        name: msgspec.structs.replace(one, precision=before.meant(name))
+        for name, one in before.tasks.items()
+    }
 
 
 def _fit(

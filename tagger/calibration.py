@@ -6,6 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -33,6 +34,8 @@ STRICT_SHARE, STRICT_DELTA = 0.7, 0.1
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Precision = float | Literal["default"]
+"""A target, or for each task the one that it was calibrated for."""
 
 
 class Threshold(Frozen, frozen=True, kw_only=True):
@@ -80,7 +83,9 @@ class TaskCalibration(Frozen, frozen=True, kw_only=True):
 
     For each of `thresholds` alone: with probability 1 - `delta` over the draw of the `catalog` that
     it was fitted on, the precision of what is published is at least the target, for products drawn
-    as those were. `left_out` products were not fitted on, because the model was trained on them.
+    as those were. `precision` is the target that is meant where none is named; null in files of
+    earlier versions, which have one for all tasks. `left_out` products were not fitted on, because
+    the model was trained on them.
     """
 
     temperature: float
@@ -88,11 +93,13 @@ class TaskCalibration(Frozen, frozen=True, kw_only=True):
     delta: float
     catalog: str
     catalog_sha256: str
+    precision: float | None = None
     left_out: int = 0
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
-    """calibration.json. `precision` is the target that is meant where none is named."""
+    """calibration.json. `precision` is the target that is meant where none is named and the task
+    says none itself."""
 
     format_version: int = FORMAT_VERSION
     precision: float
@@ -103,19 +110,28 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         """1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
 
-    def find(self, task: str, precision: float) -> Threshold | None:
+    def meant(self, task: str, precision: Precision = "default") -> float:
+        """The target in 0..1 that `precision` is for that task."""
+        if precision != "default":
+            return precision
+        own = self.tasks[task].precision if task in self.tasks else None
+        return self.precision if own is None else own
+
+    def find(self, task: str, precision: Precision) -> Threshold | None:
         """What was fitted for that task and precision, if anything was."""
+        precision = self.meant(task, precision)
         fitted = self.tasks[task].thresholds if task in self.tasks else ()
         near = (t for t in fitted if math.isclose(t.precision, precision, abs_tol=1e-9))
         return next(near, None)
 
-    def threshold(self, task: str, precision: float) -> Threshold:
+    def threshold(self, task: str, precision: Precision) -> Threshold:
         """Raises:
         UsageError: nothing was fitted for that task and precision; the message names what was.
         """
         found = self.find(task, precision)
         if found is not None:
             return found
+        precision = self.meant(task, precision)
         fitted = self.tasks[task].thresholds if task in self.tasks else ()
         known = ", ".join(f"{t.precision:g}" for t in fitted) or "none"
         raise UsageError(

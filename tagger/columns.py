@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tagger.calibration import Precision
 from tagger.catalog import Columns
 from tagger.decision import Bools, Decision, Floats, Ids, applies, decide
 from tagger.errors import CatalogError, UsageError
@@ -39,7 +40,7 @@ class Labelling:
     top_k: int | None = None
     confined: bool = True
     batch_size: int | None = None
-    precision: float | None = None
+    precision: Precision | None = None
     mapping: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @property

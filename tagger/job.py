@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file, valid_text
+from tagger.calibration import Precision
 from tagger.catalog import PARQUET, Catalog, Columns, check_image_root
 from tagger.columns import Labelling, check_precision, refuse_overwriting
-from tagger.config import PRECISION
 from tagger.errors import CatalogError, OutputError, UsageError, listing
 from tagger.hashes import file_digest
 from tagger.mapping import read_mapping
@@ -83,7 +83,7 @@ class JobOptions:
     top_k: int | None = None
     limit: int | None = None
     batch_size: int | None = None
-    min_precision: float | None = None
+    min_precision: Precision | None = None
     shard: Shard = field(default_factory=Shard)
     incremental: Path | None = None
     retry_failed: bool = False
@@ -190,7 +190,7 @@ class Job:
             "image root": _short_hash(str(self.how.root.resolve())),
             "paths outside it": "refused" if options.confined else "allowed",
             "top-k": str(options.top_k),
-            "minimum precision": str(options.min_precision),
+            "minimum precision": self._precision,
             "mapping": "none" if options.mapping is None else file_digest(options.mapping)[:16],
             "limit": str(options.limit),
             "batch size": str(self.batch_size),
@@ -203,6 +203,17 @@ class Job:
             "pillow": metadata.version("pillow"),
             **self.bundle.versions,
         }
+
+    @property
+    def _precision(self) -> str:
+        """What --min-precision comes to: one number, or one for each task where they differ."""
+        asked, calibration = self.options.min_precision, self.bundle.calibration
+        if asked is None or calibration is None:
+            return str(asked)
+        meant = {name: calibration.meant(name, asked) for name in self.options.tasks}
+        if len({*meant.values()}) == 1:
+            return str(meant[self.options.tasks[0]])
+        return ", ".join(f"{name} {value}" for name, value in meant.items())
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -316,22 +327,24 @@ def fingerprint_of(schema: pa.Schema) -> dict[str, str]:
     return {str(k): str(v) for k, v in dict(_metadata(schema, FINGERPRINT, {})).items()}
 
 
-def parse_precision(text: str | None, bundle: Model) -> float | None:
-    """'0.95' -> 0.95; 'default' -> what the model was calibrated for.
+def parse_precision(text: str | None) -> Precision | None:
+    """'0.95' -> 0.95; 'default', what each task was calibrated for, as it is.
 
     Raises:
-        UsageError: neither, or the model is not calibrated.
+        UsageError: neither.
     """
-    if text == "default" and bundle.calibration is not None:
-        return bundle.calibration.precision
+    if text is None:
+        return None
+    if text == "default":
+        return "default"
     try:
-        value = None if text is None else PRECISION if text == "default" else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if value is not None and not 0 < value < 1:
+    if not 0 < value < 1:
         raise UsageError(
             f"--min-precision {text!r} is no number between 0 and 1",
-            "for example --min-precision 0.95, or default: what the model was calibrated for",
+            "for example --min-precision 0.95, or default: what each task was calibrated for",
         )
     return value
 

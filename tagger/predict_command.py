@@ -83,8 +83,8 @@ def predict(
     min_precision: Annotated[
         str | None,
         typer.Option(
-            help="Label only where this precision is promised, such as 0.95; or 'default', that of "
-            "the calibration."
+            help="Label only where this precision is promised, such as 0.95; or 'default', what "
+            "each task was calibrated for."
         ),
     ] = None,
     limit: Limit = None,
@@ -230,7 +230,7 @@ def predict(
             top_k=top_k,
             limit=limit,
             batch_size=batch_size,
-            min_precision=parse_precision(min_precision, bundle),
+            min_precision=parse_precision(min_precision),
             shard=part,
             incremental=incremental,
             retry_failed=retry_failed,

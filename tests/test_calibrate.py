@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -168,16 +169,36 @@ def test_precision_is_asked_of_a_calibrated_model_only(
         Job(bundle.load(calibrated), other)
 
 
-def test_default_precision_is_that_of_the_calibration(
-    tiny: bundle.Bundle, model_dir: Path, feed: Path, tmp_path: Path
+def test_default_precision_is_that_of_each_tasks_own_calibration(
+    calibrated: Path, feed: Path, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
-    source = ProductSource(feed)
-    fitted = calibrate(bundle.load(copy), source, ["color"], Promise(0.87))
-    write_calibration(fitted.calibration, copy)
-    assert parse_precision("default", bundle.load(copy)) == 0.87
-    assert parse_precision("0.95", bundle.load(copy)) == 0.95
-    assert parse_precision(None, tiny) is None
+    """A second calibration, of another task, had changed it for all."""
+    fitted = calibrate(bundle.load(calibrated), ProductSource(feed), ["color"], Promise(0.87))
+    write_calibration(fitted.calibration, calibrated)
+    loaded = bundle.load(calibrated)
+    assert loaded.calibration is not None
+    assert loaded.calibration.threshold("color", "default").precision == 0.87
+    assert loaded.calibration.threshold("pattern", "default").precision == PRECISION
+    assert parse_precision("0.95") == 0.95
+    assert parse_precision(None) is None
+    default = parse_precision("default")
+    for tasks, meant in ((["color"], "0.87"), (NAMES, "color 0.87, pattern 0.9")):
+        job = Job(loaded, JobOptions(feed, tasks, tmp_path / "out.parquet", min_precision=default))
+        assert job.fingerprint["minimum precision"] == meant
+
+
+def test_calibration_of_an_earlier_version_keeps_the_precision_it_had_for_all_tasks(
+    calibrated: Path, feed: Path
+) -> None:
+    document = json.loads((calibrated / FILE_NAME).read_text())
+    for task in document["tasks"].values():
+        del task["precision"]
+    (calibrated / FILE_NAME).write_text(json.dumps(document))
+    loaded = bundle.load(calibrated)
+    assert loaded.calibration is not None
+    assert loaded.calibration.meant("pattern") == PRECISION
+    fitted = calibrate(loaded, ProductSource(feed), ["color"], Promise(0.87)).calibration
+    assert (fitted.meant("color"), fitted.meant("pattern")) == (0.87, PRECISION)
 
 
 def test_calibrating_one_task_keeps_the_others(calibrated: Path, feed: Path) -> None:
@@ -261,9 +282,9 @@ def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "1", "95", "-0.5", "high", "nan", ""])
-def test_precision_that_is_none_is_a_usage_error(tiny: bundle.Bundle, text: str) -> None:
+def test_precision_that_is_none_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--min-precision"):
-        parse_precision(text, tiny)
+        parse_precision(text)
 
 
 def test_per_label_thresholds_are_those_of_the_labels(model_dir: Path, feed: Path) -> None:
