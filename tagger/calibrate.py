@@ -25,6 +25,7 @@ from tagger.calibration import (
 )
 from tagger.catalog import Catalog
 from tagger.config import DELTA, PRECISION
+from tagger.copies import first_of_each, groups_of
 from tagger.decision import decide, is_whole, outcomes_of
 from tagger.drift import Profile, profile_of
 from tagger.errors import CatalogError
@@ -54,12 +55,16 @@ class Promise:
 @dataclass(frozen=True)
 class Calibrated:
     """What was fitted, what the products look like to the model that it makes, how many pictures
-    had which status, and how many of the products chose the epoch when the model was trained."""
+    had which status, and how many of the products chose the epoch when the model was trained.
+    `num_different` of the `num_new` products that the model can answer, and was not trained on,
+    are none another's copy."""
 
     calibration: Calibration
     profile: Profile
     image_statuses: Counter[ImageStatus]
     num_held_back: int
+    num_new: int
+    num_different: int
 
 
 def calibrate(
@@ -72,9 +77,10 @@ def calibrate(
     """Thresholds of each of `tasks` for each of PRECISIONS and the one asked for; what was fitted
     for other tasks stays, and so does the precision that was meant there.
 
-    Products that the model was trained on are left out. The others are parted in three: one for the
-    temperature and the start of the search, one for the tests behind the thresholds, one to report
-    on.
+    Products that the model was trained on are left out. Of copies, products of one picture file
+    and one title, only the first that has a label of the task is used: the model answers all alike,
+    so that they tell no more than one. The others are parted in three: one for the temperature and
+    the start of the search, one for the tests behind the thresholds, one to report on.
 
     Raises:
         ModelError: a task that the model does not know.
@@ -96,11 +102,13 @@ def calibrate(
             "others cannot be seen there",
             "calibrate on labelled products that it has not seen",
         )
+    groups, fair = groups_of(products, source.root), new & answers.answered
+    num_different = len(np.unique(groups[fair]))
     parts = _parts(new)
     origin = Catalog(source.path).sha256
     fitted = {}
     for task in known:
-        temperature, by_target = _fit(task, products, answers, parts, promise)
+        temperature, by_target = _fit(task, products, answers, groups, parts, promise)
         fitted[task.name] = TaskCalibration(
             temperature=temperature,
             thresholds=by_target,
@@ -114,8 +122,8 @@ def calibrate(
     if not any(threshold.promises for threshold in thresholds):
         raise CatalogError(
             f"{source.path} has too few labelled products for any promise, or the model is wrong "
-            f"too often: {int(new.sum()):,} products were tried, {int((~new).sum()):,} it was "
-            "trained on were left out; nothing was stored",
+            f"too often: {num_different:,} different products were tried, {int((~new).sum()):,} it "
+            "was trained on were left out; nothing was stored",
             "calibrate on a few hundred labelled products at least that it has not seen",
         )
     calibration = Calibration(
@@ -129,8 +137,14 @@ def calibrate(
         calibrated, products.take(seen.tolist()), map(answers.take, in_blocks(seen))
     )
     statuses = Counter(pixels.statuses.values())
-    num_held_back = int((past == HELD_BACK).sum())
-    return Calibrated(calibration, profile, statuses, num_held_back)
+    return Calibrated(
+        calibration,
+        profile,
+        statuses,
+        num_held_back=int((past == HELD_BACK).sum()),
+        num_new=int(fair.sum()),
+        num_different=num_different,
+    )
 
 
 def _earlier(bundle: Bundle) -> dict[str, TaskCalibration]:
@@ -149,15 +163,17 @@ def _fit(
     task: Task,
     products: Products,
     answers: Answers,
+    groups: NDArray[np.int64],
     parts: Sequence[NDArray[np.bool_]],
     promise: Promise,
 ) -> tuple[float, tuple[Threshold, ...]]:
-    """Temperature and thresholds. `parts` are masks (n,): the products that guide, those that are
-    tested on, those that are reported on. A label that is an inner node of a tree says nothing of
-    the nodes below, so such products are left out."""
+    """Temperature and thresholds. `groups` (n,) number the copies; `parts` are masks (n,): the
+    products that guide, those that are tested on, those that are reported on. A label that is an
+    inner node of a tree says nothing of the nodes below, so such products are left out."""
     labels = products.labels[task.name]
     there = np.array([label is not None for label in labels]) & answers.answered
-    known = there & is_whole(task, labels)
+    known = there & is_whole(task, labels) & np.any(parts, axis=0)
+    known = first_of_each(groups, known)
     truth = np.where(known & parts[0], task.label_ids(labels), UNLABELED)
     temperature = fit_temperature(answers.logits[task.name], truth)
     outcomes = [

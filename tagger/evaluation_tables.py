@@ -241,6 +241,11 @@ def show_calibration(
     say_pictures(calibrated.image_statuses, source)
     if first.left_out:
         say(f"{first.left_out:,} products were left out: the model was trained on them")
+    if calibrated.num_different < calibrated.num_new:
+        say(
+            f"{calibrated.num_different:,} of {calibrated.num_new:,} products were used: the "
+            "others are copies, of the same picture and title, and tell nothing new"
+        )
     if calibrated.num_held_back:
         say(
             f"{calibrated.num_held_back:,} products chose the epoch when the model was trained; a "

@@ -29,7 +29,7 @@ from tagger.run import run
 from tagger.split import validation_rows
 from tagger.trained_on import keys_of, write_trained_on
 
-from .conftest import TASKS, MakeCatalog, random_titles
+from .conftest import TASKS, MakeCatalog, Row, random_titles
 
 NAMES = [task.name for task in TASKS]
 PRECISION = 0.9
@@ -80,7 +80,9 @@ def test_thresholds_keep_their_promise_and_a_hopeless_task_gets_none(
     assert color.reported_precision is not None
     assert color.reported_precision > PRECISION - 0.05
     assert 500 < color.reported_products < 700
-    assert color.num_products + color.reported_products == 2000
+    assert color.num_products + color.reported_products == len(
+        {*pq.read_table(feed)["title"].to_pylist()}
+    )
     assert all(t.threshold is None for t in calibration.tasks["pattern"].thresholds)
     strict, lax = (calibration.threshold("color", p).threshold or 1 for p in (0.97, 0.8))
     assert lax <= color.threshold <= strict
@@ -274,6 +276,35 @@ def test_the_promise_holds_where_many_products_share_a_title() -> None:
         guide, test, _ = (outcomes.where(part) for part in _parts(np.ones(1000, dtype=bool)))
         num_broken += fit_threshold(guide, test, 0.9, 0.1) is not None
     assert num_broken <= 10
+
+
+def test_copies_of_few_products_are_no_evidence_for_a_promise(
+    model_dir: Path, feed: Path, make_catalog: MakeCatalog
+) -> None:
+    """15 products, each 60 times and all right, are 15: too few for any promise."""
+    rows = pq.read_table(feed.with_name("unlabelled.parquet")).to_pandas().head(15)
+    said = tagger.load(model_dir, fp32=True).predict(rows, ["color"])
+    once: list[Row] = [
+        {"title": title, "color": color}
+        for title, color in zip(said["title"], said["color_label"], strict=True)
+    ]
+    copied = ProductSource(make_catalog(once * 60, "copied.parquet"))
+    with pytest.raises(CatalogError, match="too few labelled products"):
+        calibrate(bundle.load(model_dir), copied, ["color"])
+
+
+def test_of_copies_the_first_labelled_one_is_used_and_counted(
+    tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog
+) -> None:
+    rows = pq.read_table(feed).to_pylist()
+    unlike: list[Row] = [{**row, "color": "Red"} for row in rows]
+    twice = calibrate(tiny, ProductSource(make_catalog([*rows, *unlike])), ["color"], Promise(0.8))
+    num_different = len({row["title"] for row in rows})
+    assert (twice.num_different, twice.num_new) == (num_different, 2 * len(rows))
+    color = twice.calibration.threshold("color", 0.8)
+    assert color.num_products + color.reported_products == num_different
+    assert color.reported_precision is not None
+    assert color.reported_precision > 0.75, "the labels of the later ones are wrong"
 
 
 def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:
