@@ -143,7 +143,8 @@ def _published(judged: Judged, bundle: Model, task: Task, precision: float) -> P
 def _applicability(
     bundle: Model, task: Task, products: Products, answers: Answers
 ) -> ApplicabilityScore | None:
-    """None for a task that applies to everything. True nodes are those of the catalog's labels."""
+    """None for a task that applies to everything. True nodes are those of the catalog's labels; a
+    product whose node has leaves of either kind is not judged."""
     allowed, rule = mask(bundle.config, task.name), bundle.config.applicability
     if allowed is None or rule is None:
         return None
@@ -152,8 +153,9 @@ def _applicability(
     if rule.task in products.labels:
         tree = bundle.task(rule.task).tree
         nodes = bundle.task(rule.task).nearest_ids(products.labels[rule.task])
-        # Of an inner node it is true only if the task applies to nothing below.
-        by_node = np.array([not allowed[first:end].any() for first, end in tree.spans])
+        share = np.array([allowed[first:end].mean() for first, end in tree.spans])
+        # Where the task applies to some leaves below a node and not to others, nobody knows.
+        by_node = np.where((share > 0) & (share < 1), np.nan, share == 0)
         excluded = np.where(nodes >= 0, by_node[nodes], np.nan)
     filled = np.array([label is not None for label in products.labels[task.name]])
     return applicability_score(~answers.applies[task.name][there], filled[there], excluded[there])

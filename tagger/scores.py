@@ -89,7 +89,8 @@ class ApplicabilityScore(Frozen, frozen=True):
     Of `filled` products, which have a label, it withheld the answer from `withheld`, wrongly. It
     does not apply, in truth, to products without a label whose true node is one that it does not
     apply to; `precision` and `recall` are those of the status `not_applicable` for these, null
-    without labels of the task that decides, or where there is nothing to divide by.
+    without labels of the task that decides, or where there is nothing to divide by. Products of an
+    inner node that has leaves with the task and others without count for neither.
     """
 
     filled: int
@@ -316,7 +317,7 @@ def applicability_score(withheld: Bools, filled: Bools, excluded: Floats) -> App
         withheld: (n,) whether a product has it.
         filled: (n,) whether it carries a label of the task.
         excluded: (n,) whether its true node is one that the task does not apply to, 1 or 0; NaN for
-            a product without a true node, which counts for `filled` and `withheld` alone.
+            a product of which nobody knows, which counts for `filled` and `withheld` alone.
     """
     truth = (excluded == 1) & ~filled
     silent = withheld & ~np.isnan(excluded)
