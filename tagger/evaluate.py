@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tagger.answers import Answers, pictures
 from tagger.applicability import mask
+from tagger.catalog import Catalog
 from tagger.config import PRECISION, Frozen
 from tagger.decision import applies, decide
 from tagger.images import ImageStatus
@@ -32,17 +33,21 @@ from tagger.scores import (
     score,
 )
 from tagger.scrub import giveaways
+from tagger.split import HELD_BACK, LEARNED
 from tagger.tasks import Task
-from tagger.trained_on import was_trained_on
+from tagger.trained_on import past_of
 from tagger.version import __version__
 
 
 class Evaluation(Frozen, frozen=True):
     """`scores[view][task]`; `precision` is the target of recall and coverage at precision. The
-    model learned from `trained_on` of the products, which flatters it."""
+    model learned from `trained_on` of the products, which flatters it, and its epoch was chosen on
+    `held_back` others. On this very catalog the tasks `calibrated_on` were calibrated."""
 
     num_products: int
     trained_on: int
+    held_back: int
+    calibrated_on: tuple[str, ...]
     precision: float
     scores: dict[str, dict[str, Score]]
 
@@ -114,7 +119,8 @@ def evaluate_catalog(
         view: {t.name: judge(t, products.labels[t.name], by_task[t.name]) for t in known}
         for view, by_task in predictions.items()
     }
-    trained_on = was_trained_on(bundle.path, products)
+    past = past_of(products, [bundle.path])
+    trained_on = past == LEARNED
     scores: dict[str, dict[str, Score]] = {
         view: {name: score(one, precision) for name, one in by_task.items()}
         for view, by_task in judged.items()
@@ -128,11 +134,21 @@ def evaluate_catalog(
     figures = Evaluation(
         num_products=len(products),
         trained_on=int(trained_on.sum()),
+        held_back=int((past == HELD_BACK).sum()),
+        calibrated_on=_calibrated_on(bundle, source, tasks),
         precision=precision,
         scores=scores,
     )
     statuses = Counter(pixels.statuses.values())
     return Evaluated(figures, products, trained_on, judged, collected, statuses)
+
+
+def _calibrated_on(bundle: Model, source: ProductSource, tasks: Sequence[str]) -> tuple[str, ...]:
+    """Those of `tasks` that were calibrated on the files of `source`."""
+    if bundle.calibration is None:
+        return ()
+    fitted, origin = bundle.calibration.tasks, Catalog(source.path).sha256
+    return tuple(t for t in tasks if t in fitted and fitted[t].catalog_sha256 == origin)
 
 
 def _published(judged: Judged, bundle: Model, task: Task, precision: float) -> Published | None:

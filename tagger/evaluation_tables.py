@@ -71,6 +71,16 @@ def show_evaluation(
             f"the model was trained on {evaluation.trained_on:,} of these "
             f"{evaluation.num_products:,} products, which flatters every figure"
         )
+    if evaluation.held_back:
+        say(
+            f"{evaluation.held_back:,} of these {evaluation.num_products:,} products chose the "
+            "epoch when the model was trained, which flatters it, if less than learning from them"
+        )
+    if evaluation.calibrated_on:
+        say(
+            f"calibrated on this very catalog: {listing(evaluation.calibrated_on)}; that "
+            "confidences and thresholds hold here says nothing of other products"
+        )
     for task, both in evaluation.scores["both"].items():
         if not both.num_products:
             say(f"{task}: no product has a label, so that there is nothing to measure")

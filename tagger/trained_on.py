@@ -36,20 +36,9 @@ def keys_of(products: Products) -> NDArray[np.uint32]:
     return np.fromiter(keys, dtype=np.uint32, count=len(products))
 
 
-def was_trained_on(model: Path, products: Products) -> NDArray[np.bool_]:
-    """(n,) whether `model` learned from each of `products`; all False where it does not say.
-
-    Raises:
-        ModelError: its file is damaged.
-    """
-    path = model / FILE_NAME
-    if not path.is_file():
-        return np.zeros(len(products), dtype=bool)
-    return np.isin(keys_of(products), _read(path, LEARNED))
-
-
 def past_of(products: Products, earlier: Sequence[Path]) -> NDArray[np.int64]:
-    """(n,) what the models `earlier` did with each of `products`, as `validation_rows` takes it.
+    """(n,) what the models `earlier` did with each of `products`, as `validation_rows` takes it;
+    NEW where they do not say.
 
     Raises:
         ModelError: a file of theirs is damaged.

@@ -23,6 +23,7 @@ from tagger.calibration import (
 )
 from tagger.errors import CatalogError, ModelError, OtherRunError, UsageError
 from tagger.evaluate import evaluate_catalog
+from tagger.evaluation_tables import show_evaluation
 from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
 from tagger.run import run
@@ -129,6 +130,18 @@ def test_eval_sees_the_confidences_of_predict_and_what_it_publishes(
     )
     other = evaluate_catalog(loaded, ProductSource(feed), ["color"], 0.91)
     assert other.figures.scores["both"]["color"].published is None
+
+
+def test_eval_says_which_tasks_were_calibrated_on_the_same_catalog(
+    calibrated: Path, feed: Path, make_catalog: MakeCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = bundle.load(calibrated)
+    other = make_catalog(pq.read_table(feed).to_pylist()[:100], "other.parquet")
+    for path, tasks in ((feed, tuple(NAMES)), (other, ())):
+        done = evaluate_catalog(loaded, ProductSource(path), NAMES)
+        assert done.figures.calibrated_on == tasks
+        show_evaluation(done.figures, True, done.image_statuses, ProductSource(path))
+        assert ("calibrated on this very catalog" in capsys.readouterr().err) == bool(tasks)
 
 
 def test_temperature_changes_confidences_but_no_label(

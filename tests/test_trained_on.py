@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 import tagger
 from tagger import bundle
@@ -15,15 +16,21 @@ from tagger.bundle import Bundle
 from tagger.calibrate import calibrate
 from tagger.errors import CatalogError, ModelError
 from tagger.evaluate import evaluate_catalog
+from tagger.evaluation_tables import show_evaluation
 from tagger.label_issues import find_label_issues
 from tagger.products import Products, ProductSource
-from tagger.trained_on import FILE_NAME, keys_of, was_trained_on, write_trained_on
+from tagger.split import LEARNED
+from tagger.trained_on import FILE_NAME, keys_of, past_of, write_trained_on
 
 from .conftest import MakeCatalog, Row, random_titles
 
 
 def products(*pairs: tuple[str | bytes | None, str | None]) -> Products:
     return Products([image for image, _ in pairs], [title for _, title in pairs])
+
+
+def learned(model: Path, some: Products) -> NDArray[np.bool_]:
+    return past_of(some, [model]) == LEARNED
 
 
 OLD = products(("images/1.jpg", "red shirt"), (None, "blue bag"), (b"picture", None))
@@ -37,19 +44,19 @@ def trained(model_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_product_is_known_by_title_and_picture_wherever_it_lies(trained: Path) -> None:
-    assert was_trained_on(trained, OLD).all()
+    assert learned(trained, OLD).all()
     moved = products(("/mnt/feed/1.jpg", "red shirt"), ("2.jpg", "red shirt"), (None, "red shirt"))
-    assert was_trained_on(trained, moved).tolist() == [True, False, False]
-    assert not was_trained_on(trained, products((b"picture", "blue bag"), (None, "blue"))).any()
+    assert learned(trained, moved).tolist() == [True, False, False]
+    assert not learned(trained, products((b"picture", "blue bag"), (None, "blue"))).any()
 
 
 def test_fine_tuned_model_knows_the_products_of_both_runs(trained: Path, tmp_path: Path) -> None:
     tuned = Path(shutil.copytree(trained, tmp_path / "tuned"))
     new = products((None, "green shoe"))
     write_trained_on(tuned, new, earlier=[trained])
-    assert was_trained_on(tuned, OLD).all()
-    assert was_trained_on(tuned, new).all()
-    assert not was_trained_on(trained, new).any()
+    assert learned(tuned, OLD).all()
+    assert learned(tuned, new).all()
+    assert not learned(trained, new).any()
 
 
 def test_keys_of_many_products_hardly_collide() -> None:
@@ -58,13 +65,13 @@ def test_keys_of_many_products_hardly_collide() -> None:
 
 
 def test_model_that_does_not_say_was_trained_on_none(model_dir: Path) -> None:
-    assert not was_trained_on(model_dir, OLD).any()
+    assert not learned(model_dir, OLD).any()
 
 
 def test_damaged_file_is_a_model_error(trained: Path) -> None:
     (trained / FILE_NAME).write_bytes(b"x")
     with pytest.raises(ModelError, match=FILE_NAME):
-        was_trained_on(trained, OLD)
+        learned(trained, OLD)
 
 
 @pytest.fixture
@@ -95,6 +102,19 @@ def test_eval_counts_them_and_suspects_none_of_their_labels(
     found = find_label_issues(model, done.products, done.answers, ["color"], done.trained_on)
     assert len(found["color"].rows) >= 10
     assert (found["color"].rows >= 200).all()
+
+
+def test_eval_counts_the_products_that_chose_the_epoch_and_says_so(
+    half_seen: tuple[Bundle, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, path = half_seen
+    source = ProductSource(path)
+    seen = source.read(["color"])
+    write_trained_on(model.path, seen.take(range(200)), seen.take(range(150, 250)))
+    done = evaluate_catalog(model, source, ["color"])
+    assert (done.figures.trained_on, done.figures.held_back) == (200, 50)
+    show_evaluation(done.figures, False, done.image_statuses, source)
+    assert "50 of these 400 products chose the epoch" in " ".join(capsys.readouterr().err.split())
 
 
 def test_calibration_leaves_them_out(half_seen: tuple[Bundle, Path]) -> None:

@@ -33,12 +33,13 @@ from tagger.conv_towers import MobileImageTower
 from tagger.errors import ModelError, UsageError
 from tagger.products import Products
 from tagger.prompting import with_labels
+from tagger.split import LEARNED
 from tagger.systems import build_network
 from tagger.systems.zero_shot import MAX_SCALE, ClipZeroShot
 from tagger.tasks import Task, parse_asked
 from tagger.tokenizer import learn_pieces
 from tagger.train import TrainOptions, train
-from tagger.trained_on import was_trained_on, write_trained_on
+from tagger.trained_on import past_of, write_trained_on
 
 from .conftest import (
     MakeCatalog,
@@ -215,7 +216,7 @@ def test_pretrained_weights_answer_without_training_as_open_clip_does(
         tmp_path / "weights.pt", loaded.model.normalise(pixels), loaded.task("color").labels
     )
     torch.testing.assert_close(seen.logits["color"], expected, rtol=1e-3, atol=1e-3)
-    assert not was_trained_on(loaded.path, result.data.train).any()
+    assert not (past_of(result.data.train, [loaded.path]) == LEARNED).any()
     assert "Learned from no product" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -359,7 +360,7 @@ def test_other_systems_take_its_towers_and_its_words_and_nothing_else(
     assert taken
     if kernel > 1:
         assert not child.model.get_parameter("text_tower.neighbours.weight").any()
-    assert was_trained_on(out, seen).all()
+    assert (past_of(seen, [out]) == LEARNED).all()
 
 
 def with_kernel(definition: Path, kernel: int) -> Path:
