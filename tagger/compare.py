@@ -27,8 +27,8 @@ from tagger.metrics import (
     Rated,
     difference_interval,
     mean_of_known,
-    recall_at_precision,
     resampled,
+    rightly_published,
 )
 from tagger.modalities import VIEWS, View
 from tagger.output import write_json
@@ -46,19 +46,25 @@ TFIDF = "tfidf"
 """Name of the row of TF-IDF with logistic regression."""
 Interval = tuple[float, float]
 Progress = Callable[[int, int, str], None]
+LEAST_JUDGED_OTHERWISE = 6
+"""Products that tell two models apart: of 6 or more, all for one of them, McNemar's exact test
+(1947) says p < .05, and of fewer never, though every resample of them may lean one way."""
 
 
 class Difference(Frozen, frozen=True):
     """A rate minus that of the first model, -1..1, with the interval that holds 95% of paired
-    bootstrap resamples of the products."""
+    bootstrap resamples of the products. It rests on `judged_otherwise` of the products, which count
+    for one of the two models alone, in any of the tasks."""
 
     difference: float
     interval: Interval
+    judged_otherwise: int
 
     @property
     def is_noise(self) -> bool:
         """Whether it may as well be none."""
-        return self.interval[0] <= 0 <= self.interval[1]
+        few = self.judged_otherwise < LEAST_JUDGED_OTHERWISE
+        return few or self.interval[0] <= 0 <= self.interval[1]
 
 
 class Differences(Frozen, frozen=True):
@@ -336,19 +342,21 @@ def differences_to_first(
 @dataclass(frozen=True)
 class _Rates:
     """Accuracy and recall at precision of one model in one view: (tasks, 2), and in bootstrap
-    resamples (resamples, tasks, 2)."""
+    resamples (resamples, tasks, 2). counted (tasks, 2, n): the products that make up either."""
 
     here: NDArray[np.float64]
     drawn: NDArray[np.float64]
+    counted: NDArray[np.bool_]
 
     @classmethod
     def of(cls, judged: Sequence[Judged], num_products: int, precision: float) -> _Rates:
-        here = [
-            (one.correct.mean(), recall_at_precision(one.correct, one.confidence, precision))
-            for one in judged
-        ]
+        here, counted = [], np.zeros((len(judged), 2, num_products), dtype=bool)
+        for one, (right, recalled) in zip(judged, counted, strict=True):
+            right[one.rows] = one.correct
+            recalled[one.rows] = rightly_published(one.correct, one.confidence, precision)
+            here.append((right.sum() / len(one.rows), recalled.sum() / len(one.rows)))
         rated = [Rated(one.rows, one.correct, one.confidence) for one in judged]
-        return cls(np.array(here), resampled(rated, num_products, precision))
+        return cls(np.array(here), resampled(rated, num_products, precision), counted)
 
 
 def _differences(first: _Rates, other: _Rates, tasks: Sequence[str]) -> dict[str, Differences]:
@@ -372,6 +380,7 @@ def _differences(first: _Rates, other: _Rates, tasks: Sequence[str]) -> dict[str
 def _difference(first: _Rates, other: _Rates, tasks: Sequence[int], rate: int) -> Difference:
     """Of the mean over `tasks`; `rate` is 0 for accuracy, 1 for recall."""
     before, after = (rates.drawn[:, list(tasks), rate] for rates in (first, other))
+    otherwise = (first.counted != other.counted)[list(tasks), rate].any(0)
     there = ~np.isnan(before)
     count = np.where(there.any(1), there.sum(1), np.nan)
     return Difference(
@@ -379,4 +388,5 @@ def _difference(first: _Rates, other: _Rates, tasks: Sequence[int], rate: int) -
         interval=difference_interval(
             np.nansum(before, axis=1) / count, np.nansum(after, axis=1) / count
         ),
+        judged_otherwise=int(otherwise.sum()),
     )

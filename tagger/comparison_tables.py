@@ -50,7 +50,10 @@ def show_models(
     for task in first.scores["both"]:
         _show_task(comparison, task)
     if others:
-        say("(noise): the interval holds 0, so that other products may turn the difference around")
+        say(
+            "(noise): the interval holds 0, or the models differ on fewer than 6 products, so that "
+            "others may turn the difference around"
+        )
     say_pictures(image_statuses, source)
     _say_learned(comparison)
     _say_unknown(comparison)

@@ -116,6 +116,14 @@ def coverage_at_precision(
     return published / len(correct)
 
 
+def rightly_published(correct: Correct, confidence: Confidences, precision: float = 0.9) -> Correct:
+    """(n,) which products make up `recall_at_precision`: right, and published at its threshold."""
+    _, published = _Curve.of(correct, confidence).best(precision)
+    chosen = np.zeros(len(correct), dtype=bool)
+    chosen[np.argsort(-confidence, kind="stable")[:published]] = True
+    return chosen & correct
+
+
 def precision_curve(correct: Correct, confidence: Confidences) -> tuple[Confidences, Confidences]:
     """Coverage and precision at each distinct confidence, from the surest product down, of one
     product at least."""

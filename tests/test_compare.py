@@ -221,9 +221,33 @@ def test_a_real_difference_is_not_called_noise() -> None:
     worse, better = (judged(rng.random(500) < share, sure) for share in (0.6, 0.8))
     _, found = differences_to_first([in_all_views([worse]), in_all_views([better])], 500, 0.5)
     assert not found["both"]["0"].accuracy.is_noise
-    assert Difference(difference=0.1, interval=(-0.01, 0.2)).is_noise
-    assert Difference(difference=0.1, interval=(0.0, 0.2)).is_noise
-    assert not Difference(difference=-0.1, interval=(-0.2, -0.01)).is_noise
+    assert Difference(difference=0.1, interval=(-0.01, 0.2), judged_otherwise=9).is_noise
+    assert Difference(difference=0.1, interval=(0.0, 0.2), judged_otherwise=9).is_noise
+    assert not Difference(difference=-0.1, interval=(-0.2, -0.01), judged_otherwise=9).is_noise
+
+
+@pytest.mark.parametrize(("count", "noise"), [(5, True), (6, False)])
+def test_difference_that_rests_on_fewer_than_six_products_is_noise(count: int, noise: bool) -> None:
+    """In 95 of 100 resamples one of them is there, and all speak for the same model."""
+    right, sure = np.ones(300, dtype=bool), np.linspace(0.99, 0.5, 300)
+    fewer = right.copy()
+    fewer[:count] = False
+    _, found = differences_to_first(
+        [in_all_views([judged(right, sure)]), in_all_views([judged(fewer, sure)])], 300, 0.5
+    )
+    for one in (found["both"]["0"].accuracy, found["both"][MEAN].recall_at_precision):
+        assert one.interval[1] < 0
+        assert (one.judged_otherwise, one.is_noise) == (count, noise)
+
+
+def test_recall_of_models_with_equal_labels_differs_by_what_they_publish() -> None:
+    right = np.arange(300) % 5 > 0
+    orderly = np.where(right, 0.9, 0.1)
+    pair = [in_all_views([judged(right, sure)]) for sure in (orderly, 1 - orderly)]
+    _, found = differences_to_first(pair, 300, 0.9)
+    assert found["both"]["0"].accuracy.judged_otherwise == 0
+    assert found["both"]["0"].recall_at_precision.judged_otherwise == right.sum()
+    assert not found["both"]["0"].recall_at_precision.is_noise
 
 
 def test_all_models_see_the_same_scrubbed_titles(
@@ -373,7 +397,7 @@ def test_the_json_reads_back_as_what_was_measured(
     assert msgspec.json.decode(data, type=ModelComparison) == compared
     second = json.loads(data)["models"][1]
     difference = second["differences"]["scrubbed"]["mean"]["recall_at_precision"]
-    assert set(difference) == {"difference", "interval"}
+    assert set(difference) == {"difference", "interval", "judged_otherwise"}
     assert second["scores"]["both"]["color"]["num_products"] == 40
 
 
