@@ -15,8 +15,10 @@ Correct = NDArray[np.bool_]
 Counts = NDArray[np.int32]
 Interval = tuple[float, float]
 
-RESAMPLES = 500
-"""Bootstrap resamples of up to 20,000 products; fewer of more, so that the time stays bounded."""
+RESAMPLES, LEAST_RESAMPLES, DRAWS = 2000, 200, 5_000_000
+"""Bootstrap resamples of few products, and of many: as many as DRAWS allow, so that the time stays
+bounded. The ends of an interval are drawn, too: with a standard deviation of .06 and .19 of the
+standard error, which is itself small where products are many."""
 DRAWN_AT_ONCE = 1 << 19
 """Numbers that a table of resamples holds: as many resamples of the products as fit into it."""
 
@@ -165,7 +167,7 @@ def recall_interval(
 ) -> Interval:
     """Percentile bootstrap over products of `recall_at_precision`.
 
-    The threshold is chosen anew in each of RESAMPLES resamples, drawn with a fixed seed. Where few
+    The threshold is chosen anew in each of the resamples, drawn with a fixed seed. Where few
     products are that sure, the recall itself is biased upwards, and the interval with it.
     """
     size = len(correct)
@@ -219,13 +221,17 @@ def difference_interval(first: Confidences, other: Confidences, level: float = 0
 
 
 def _percentiles(values: Confidences, level: float) -> Interval:
-    """What holds the middle `level` of `values`, at least one."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    """What holds the middle `level` of what `values`, at least one, were drawn from.
+
+    Of 200 draws numpy's usual quantiles hold 94.0%, of 50 91.5%; by Weibull's positions k / (n + 1)
+    it is 95% of any number (Hyndman and Fan 1996, definition 6).
+    """
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="weibull")
     return float(low), float(high)
 
 
 def _num_resamples(size: int) -> int:
-    return max(50, min(RESAMPLES, RESAMPLES * 20_000 // size))
+    return max(LEAST_RESAMPLES, min(RESAMPLES, DRAWS // size))
 
 
 def _draws(size: int) -> Iterator[Counts]:

@@ -207,14 +207,26 @@ def test_a_resample_without_a_labelled_product_has_no_rate() -> None:
     assert np.isnan(resampled([Rated(*(a[:0] for a in vars(lonely).values()))], 9, 0.9)).all()
 
 
-def test_large_catalogs_are_resampled_in_bounded_time() -> None:
-    rows = np.arange(60_000)
-    assert len(resampled([rated(np.random.default_rng(0), rows)], 60_000, 0.9)) == 166
+@pytest.mark.parametrize(("size", "count"), [(419, 2000), (10_000, 500), (60_000, 200)])
+def test_large_catalogs_are_resampled_in_bounded_time_and_never_too_seldom(
+    size: int, count: int
+) -> None:
+    rows = np.arange(size)
+    assert len(resampled([rated(np.random.default_rng(0), rows)], size, 0.9)) == count
+
+
+@pytest.mark.parametrize("count", [50, 200, 2000])
+def test_interval_of_few_draws_holds_as_much_as_that_of_many(count: int) -> None:
+    rng, held = np.random.default_rng(0), []
+    for _ in range(1000):
+        low, high = difference_interval(np.zeros(count), rng.random(count))
+        held.append(high - low)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.003)
 
 
 def test_interval_of_a_difference_is_that_of_the_paired_draws() -> None:
     first, other = np.arange(0.0, 101.0), np.arange(0.0, 202.0, 2)
-    assert difference_interval(first, other) == pytest.approx((2.5, 97.5))
+    assert difference_interval(first, other) == pytest.approx((1.55, 98.45))
     assert difference_interval(first, first) == (0, 0)
     first[3] = np.nan
     assert difference_interval(first, first) == (0, 0)
