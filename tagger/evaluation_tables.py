@@ -267,6 +267,12 @@ def show_calibration(
                 f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
                 "products: too few of them, or too many wrong; it will abstain from all"
             )
+        labelled = threshold.num_products + threshold.reported_products
+        if threshold.promises and labelled < calibrated.num_different:
+            say(
+                f"{name}: {labelled:,} of {calibrated.num_different:,} products carry a label to "
+                "judge by; what is promised holds for products like these"
+            )
     named = shlex.join(["--tasks", ",".join(tasks), "--model", str(directory)])
     say(
         f"{directory} is calibrated; next: tagger predict CATALOG {named} "

@@ -23,7 +23,7 @@ from tagger.calibration import (
 )
 from tagger.errors import CatalogError, ModelError, OtherRunError, UsageError
 from tagger.evaluate import evaluate_catalog
-from tagger.evaluation_tables import show_evaluation
+from tagger.evaluation_tables import show_calibration, show_evaluation
 from tagger.job import Job, JobOptions, parse_precision
 from tagger.products import ProductSource
 from tagger.run import run
@@ -318,6 +318,22 @@ def test_of_copies_the_first_labelled_one_is_used_and_counted(
     assert color.num_products + color.reported_products == num_different
     assert color.reported_precision is not None
     assert color.reported_precision > 0.75, "the labels of the later ones are wrong"
+
+
+def test_promise_is_said_to_hold_for_products_that_carry_a_label(
+    tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pq.read_table(feed).to_pylist()
+    some: list[Row] = [
+        {**row, "color": row["color"] if n < 900 else None} for n, row in enumerate(rows)
+    ]
+    for path, few in ((feed, False), (make_catalog(some), True)):
+        fitted = calibrate(tiny, ProductSource(path), ["color"], Promise(0.8))
+        show_calibration(fitted, ["color"], 0.8, path.parent, ProductSource(path))
+        said = " ".join(capsys.readouterr().err.split())
+        labelled = len({row["title"] for row in rows[: 900 if few else 2000]})
+        line = f"color: {labelled:,} of {fitted.num_different:,} products carry a label"
+        assert (line in said) == few
 
 
 def test_too_few_products_store_nothing(model_dir: Path, feed: Path) -> None:
