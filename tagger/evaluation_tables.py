@@ -17,6 +17,7 @@ from tagger.picture_messages import say_pictures
 
 if TYPE_CHECKING:
     from tagger.calibrate import Calibrated
+    from tagger.calibration import Threshold
     from tagger.drift import Drift
     from tagger.evaluate import Evaluation
     from tagger.images import ImageStatus
@@ -267,6 +268,8 @@ def show_calibration(
                 f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
                 "products: too few of them, or too many wrong; it will abstain from all"
             )
+        if threshold.promises and threshold.by_label:
+            say(f"{name}: {_each_label(threshold)}")
         labelled = threshold.num_products + threshold.reported_products
         if threshold.promises and labelled < calibrated.num_different:
             say(
@@ -285,6 +288,20 @@ def _threshold(threshold: float | None, by_label: bool) -> str:
     if by_label:
         return "by label"
     return "abstains" if threshold is None else f"{threshold:.3f}"
+
+
+def _each_label(threshold: Threshold) -> str:
+    """Which labels keep the precision on their own, which abstain, and what becomes of the rest."""
+    own = [label for label, least in threshold.by_label.items() if least is not None]
+    silent = [label for label, least in threshold.by_label.items() if least is None]
+    return "; ".join(
+        (
+            f"on their own keep the promise {listing(own)}",
+            f"abstains from {listing(silent)}",
+            "all others, with too few products each, "
+            + ("abstain" if threshold.threshold is None else "keep it together"),
+        )
+    )
 
 
 def show_drift(drift: Drift, source: ProductSource) -> None:

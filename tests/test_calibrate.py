@@ -347,9 +347,18 @@ def test_precision_that_is_none_is_a_usage_error(text: str) -> None:
         parse_precision(text)
 
 
-def test_per_label_thresholds_are_those_of_the_labels(model_dir: Path, feed: Path) -> None:
+def test_per_label_thresholds_are_those_of_the_labels_and_are_told(
+    model_dir: Path, feed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     promise = Promise(0.8, by_label=True)
     made = calibrate(bundle.load(model_dir), ProductSource(feed), ["color"], promise)
     fitted = made.calibration.threshold("color", 0.8)
     assert fitted.by_label
     assert set(fitted.by_label) <= set(TASKS[0].labels)
+    show_calibration(made, ["color"], 0.8, model_dir, ProductSource(feed))
+    said = " ".join(capsys.readouterr().err.split())
+    own, silent = (
+        ", ".join(repr(n) for n, least in fitted.by_label.items() if (least is None) == none)
+        for none in (False, True)
+    )
+    assert f"color: on their own keep the promise {own}; abstains from {silent or 'none'}" in said
