@@ -74,7 +74,7 @@ def evaluate(
     label_issues: Annotated[
         Path | None,
         typer.Option(
-            help="Also write products whose label is probably wrong to this .parquet or .csv file."
+            help="Also write products whose label may be wrong to this .parquet or .csv file."
         ),
     ] = None,
     report: Annotated[

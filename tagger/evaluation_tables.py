@@ -327,7 +327,7 @@ def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
     """How many labels are suspect, by task; the file `out` lists them."""
     for task, suspicion in found.items():
         if suspicion.num_judged:
-            say(f"{task}: {len(suspicion.rows):,} products whose label is probably wrong")
+            say(f"{task}: {len(suspicion.rows):,} products whose label may be wrong")
         else:
             say(
                 f"{task}: no given label can be judged: the model was trained on the products, "

@@ -1,4 +1,4 @@
-"""Products whose given label is probably wrong: confident learning (Northcutt et al. 2021)."""
+"""Products whose given label may be wrong: confident learning (Northcutt et al. 2021)."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ SCHEMA = pa.schema(
 """The columns of the output; `row` counts from 1, `margin` is the given minus the largest other
 probability, -1..0: the lower, the surer the model is that the label is wrong."""
 
+LEAST_PRODUCTS = 5
+"""Of a label whose own mean probability is believed; of fewer, a single wrong one decides it."""
+
 
 @dataclass(frozen=True)
 class Suspicion:
-    """(m,) each: products whose label is probably wrong, the surest first; the label ids that they
+    """(m,) each: products whose label may be wrong, the surest first; the label ids that they
     were given and that the model suggests, with their probabilities, and the margin; of
     `num_judged` products."""
 
@@ -53,9 +56,10 @@ def suspect(logits: Logits, temperature: float, given: NDArray[np.int64]) -> Sus
     """The off-diagonal of the confident joint, ranked by the margin (sections 3.1 and 3.2).
 
     A product counts as of label j if its probability of j is at least the mean probability of j
-    over the products that are given j; of several such labels, the likeliest. It is suspect if that
-    is not the label it was given, and the model does not find the given one the likeliest after
-    all. The suggestion is the label that the model finds likeliest.
+    over the products that are given j, or, of fewer than LEAST_PRODUCTS, the mean probability that
+    all products have of their own labels; of several such labels, the likeliest. It is suspect if
+    that is not the label it was given, and the model does not find the given one the likeliest
+    after all. The suggestion is the label that the model finds likeliest.
 
     Args:
         logits: (n, labels), of a model that did not learn from these products.
@@ -69,8 +73,8 @@ def suspect(logits: Logits, temperature: float, given: NDArray[np.int64]) -> Sus
         probabilities = softmax(logits[rows], temperature)
         own[rows] = probabilities[np.arange(len(rows)), given[rows]]
         most[rows], likeliest[rows] = probabilities.max(1), probabilities.argmax(1)
-    usual = np.full(logits.shape[1], np.inf)
-    for label in np.unique(given[known]):
+    usual = np.full(logits.shape[1], own[known].mean() if len(known) else np.inf)
+    for label in np.flatnonzero(np.bincount(given[known]) >= LEAST_PRODUCTS):
         usual[label] = own[given == label].mean()
     found = []
     for rows in in_blocks(known[likeliest[known] != given[known]]):

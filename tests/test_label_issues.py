@@ -61,6 +61,17 @@ def test_clean_labels_raise_few_suspicions() -> None:
     assert len(suspect(np.log(probabilities), 1.0, given).rows) < 0.05 * len(given)
 
 
+def test_label_of_few_products_makes_no_suspects_by_their_own_low_probability() -> None:
+    """Its two look like another label: at their mean of .1 any product would be like them."""
+    probabilities = np.array([[0.9, 0.05, 0.05]] * 20 + [[0.3, 0.1, 0.6]] * 2 + [[0.02, 0.5, 0.48]])
+    given = np.array([0] * 20 + [1] * 2 + [0])
+    found = suspect(np.log(probabilities), 1.0, given)
+    assert 22 not in found.rows
+    enough = np.concatenate([np.repeat([[0.05, 0.6, 0.35]], 5, 0), probabilities])
+    found = suspect(np.log(enough), 1.0, np.concatenate([[1] * 5, given]))
+    assert 27 in found.rows
+
+
 def test_suspects_among_many_labels_take_less_memory_than_the_logits() -> None:
     dice = np.random.default_rng(0)
     logits = dice.normal(0, 2, (4000, 1000)).astype(np.float32)

@@ -355,7 +355,7 @@ def test_task_without_labels_has_no_plots_and_no_cards(
     unlabelled = Page(part_of(text, "color")).text
     assert "Not judged: no product carries a label of this task." in unlabelled
     assert "right" not in unlabelled
-    assert "probably wrong" not in unlabelled
+    assert " given labels, " not in unlabelled
     assert "not judged: no product carries a label" in page.text
 
 
@@ -510,7 +510,7 @@ def test_task_counts_the_labels_that_are_probably_wrong(tiny: Bundle, catalog: P
     for name in NAMES:
         judged = done.judged["both"][name]
         fair = int((judged.answered & (judged.truth >= 0)).sum())
-        expected = f"Of {fair:,} given labels, {len(issues[name].rows):,} are probably wrong."
+        expected = f"Of {fair:,} given labels, {len(issues[name].rows):,} may be wrong."
         assert expected in Page(part_of(text, name)).text
 
 
@@ -524,7 +524,7 @@ def test_labels_of_products_that_the_model_learned_from_are_not_judged(
     write_page(tmp_path / "page.html", tiny, ProductSource(catalog), learned, none)
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert text.count("No given label can be judged") == len(NAMES)
-    assert "probably wrong" not in text
+    assert " given labels, " not in text
 
 
 def test_label_table_has_the_rates_of_its_labels(tiny: Bundle, catalog: Path) -> None:
