@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tagger.device import no_room
 from tagger.feature_cache import FeatureCache
 from tagger.images import NUM_THREADS, ImageStatus, Pixels, decode
-from tagger.inference import image_features
+from tagger.inference import image_features, pictures_at_once
 from tagger.memory import Once, Remembered
 from tagger.network import Features, Output
 from tagger.preprocess import collate_images, collate_tokens
@@ -170,7 +170,8 @@ class Encoder:
             elif product.pixels is not None:
                 fresh[product.image_key] = product.pixels
         if fresh:
-            fresh |= self._expected_pictures(round_up(len(fresh)) - len(fresh))
+            full = round_up(len(fresh), pictures_at_once(self.bundle.model) or ROUND)
+            fresh |= self._expected_pictures(full - len(fresh))
             known |= self._images.put(list(fresh), self._encode_images(list(fresh.values())))
             self.num_images += len(fresh)
         keys = [product.image_key if product.has_image else None for product in products]
@@ -198,7 +199,7 @@ class Encoder:
         """One row a picture, and rows that fill the batch up."""
         missing = round_up(max(1, len(pictures))) - len(pictures)
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
-        return image_features(self.bundle.model, pixels, ROUND)
+        return image_features(self.bundle.model, pixels)
 
     def tokens(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """ids and mask (n, padded length of the longest)."""

@@ -75,22 +75,26 @@ def _spare_tanh(part: nn.Module) -> None:
             module.approximate = "none"
 
 
-def image_features(model: Network, pixels: Tensor, step: int = 1) -> Features:
-    """What the image tower says of pixels (n, 3, height, width) on any device, asked for as many
-    at a time as it answers fastest, a multiple of `step`."""
-    parts = torch.split(pixels, _pictures_at_once(model, step) or len(pixels))
+def image_features(model: Network, pixels: Tensor) -> Features:
+    """What the image tower says of pixels (n, 3, height, width) on any device.
+
+    A mobile tower on a CPU is asked for `pictures_at_once`, always as many: its kernels are chosen
+    by that number, and with them the last bits of what they say.
+    """
+    size = pictures_at_once(model)
+    if size is None:
+        return model.image_features(pixels.to(model.device))
+    missing = pixels.new_zeros(-len(pixels) % size, *pixels.shape[1:])
+    parts = torch.split(torch.cat([pixels, missing]), size)
     features = [model.image_features(part.to(model.device)) for part in parts]
-    if len(features) == 1:
-        return features[0]
     return Features(
-        torch.cat([some.pooled for some in features]),
-        torch.cat([some.tokens for some in features]),
+        torch.cat([some.pooled for some in features])[: len(pixels)],
+        torch.cat([some.tokens for some in features])[: len(pixels)],
     )
 
 
-def _pictures_at_once(model: Network, step: int) -> int | None:
-    """How many pictures the image tower answers fastest at once, a multiple of `step`; None: as
-    many as there are.
+def pictures_at_once(model: Network) -> int | None:
+    """How many pictures the image tower sees at once; None: as many as there are.
 
     On a CPU the maps of a mobile tower are the largest of all, and beyond 32 MiB the C library
     takes each from the system and gives it back, which the system fills with zeros page by page:
@@ -100,11 +104,13 @@ def _pictures_at_once(model: Network, step: int) -> int | None:
     if not isinstance(tower, MobileImageTower) or model.device.type != "cpu":
         return None
     most = LARGEST_BLOCK // (4 * tower.largest_map(pixels.height, pixels.width))
-    return max(step, most // step * step)
+    return MANY_PICTURES if most >= MANY_PICTURES else FEW_PICTURES
 
 
 LARGEST_BLOCK = 32 << 20
 """Bytes; DEFAULT_MMAP_THRESHOLD_MAX of glibc on 64 bits."""
+FEW_PICTURES, MANY_PICTURES = 8, 16
+"""More at once are no faster, fewer are slower; and a batch is filled up to as many."""
 
 
 def _halve(tower: ConvImageTower) -> None:

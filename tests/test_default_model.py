@@ -44,6 +44,17 @@ def labeled(catalog: pd.DataFrame) -> pd.DataFrame:
     return tagger.load().predict(catalog, [*TASKS, "sleeve", "neck"], EXAMPLES).set_index("id")
 
 
+def test_no_bit_of_an_answer_hangs_on_the_other_products(
+    catalog: pd.DataFrame, labeled: pd.DataFrame
+) -> None:
+    model, tasks = tagger.load(), [*TASKS, "sleeve", "neck"]
+    for count in (1, 9):
+        few = model.predict(catalog[20 : 20 + count], tasks, EXAMPLES).set_index("id")
+        pd.testing.assert_frame_equal(
+            few, labeled.loc[few.index], check_dtype=False, check_exact=True
+        )
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_it_is_right_nine_times_in_ten_on_the_example(labeled: pd.DataFrame, task: str) -> None:
     known = labeled[labeled[task] != ""]
