@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -32,14 +33,14 @@ def write_card(
     best = history[best_epoch]
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     rows = "\n".join(
-        f"| {task.name} | {len(task.labels)} | "
+        f"| {as_text(task.name)} | {len(task.labels)} | "
         + " | ".join(_three_digits(best.accuracy[view][task.name]) for view in VIEWS_IN_TRAINING)
         + " |"
         for task in config.tasks
     )
     names = ",".join(task.name for task in config.tasks)
     left_out = "\n".join(
-        f"- {task}: {listing(list(labels), 20)}" for task, labels in data.left_out.items()
+        as_text(f"- {task}: {listing(list(labels), 20)}") for task, labels in data.left_out.items()
     )
     return f"""---
 license: unknown
@@ -48,7 +49,7 @@ pipeline_tag: image-classification
 tags: [product-tagging, {config.fusion.system}]
 ---
 
-# Product tagger: {", ".join(task.name for task in config.tasks)}
+# Product tagger: {as_text(", ".join(task.name for task in config.tasks))}
 
 {model.origin}, {millions:.1f} million parameters, \
 towers {config.architecture.open_clip or "given by their dimensions"}.
@@ -72,6 +73,11 @@ Before you pass it on, say under which licence, in the first lines of this file.
 
 Use: `tagger predict CATALOG --tasks {shlex.quote(names)} --model DIR`
 """
+
+
+def as_text(name: str) -> str:
+    """What Markdown shows as `name`: it begins no HTML and, in a table, no cell."""
+    return re.sub(r"[\\|<]", r"\\\g<0>", name)
 
 
 def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_epoch: int) -> str:
@@ -99,7 +105,7 @@ def _trees(config: Config) -> str:
             f"- {name} does not apply to {decides} {listing(list(nodes), 40)}"
             for name, nodes in config.applicability.not_for.items()
         ]
-    return "\n".join(["", *lines, ""]) if lines else ""
+    return "\n".join(["", *map(as_text, lines), ""]) if lines else ""
 
 
 def _precision(bf16: Bf16Change | None) -> str:

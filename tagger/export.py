@@ -292,7 +292,7 @@ def _describe(
         ),
         title=title,
         inputs=input_specs(bundle.config, title),
-        outputs=output_specs(bundle.config),
+        outputs=output_specs(bundle.config, bundle.calibrated),
         limits=limits(options.precision),
         agreement=tuple(agreements),
         files={},

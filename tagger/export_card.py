@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tagger.bundle import Bundle
 from tagger.calibration import FILE_NAME as CALIBRATION
+from tagger.card import as_text
 from tagger.config import Config, Preprocess
 from tagger.drift import FILE_NAME as PROFILE
 from tagger.exported import GOLDEN, MANIFEST, Manifest, TensorSpec, TitleSpec
@@ -27,10 +28,14 @@ _STORED = {
 def write_export_card(bundle: Bundle, manifest: Manifest) -> str:
     """Markdown with Hugging Face metadata: files, tensors, preprocessing, how to check oneself."""
     head, body = split_card(bundle.path / CARD)
-    tasks = ", ".join(task.name for task in bundle.config.tasks)
+    tasks = as_text(", ".join(task.name for task in bundle.config.tasks))
     largest = max(a.confidence_difference for a in manifest.agreement)
     title = manifest.title
     lengths = "" if title.fixed_length else f" and `length` one from 1 to {title.context_length}"
+    thresholds, temperatures = "", "The model is not calibrated: they are those of the network."
+    if bundle.calibration is not None:
+        thresholds = f"| `{CALIBRATION}` | thresholds of confidence that promise a precision |\n"
+        temperatures = f"The temperatures of `{CALIBRATION}` are built into the graph."
     return f"""---
 license: {license_of(head)}
 library_name: tagger
@@ -49,7 +54,7 @@ source before it was written: probabilities differ by {largest:.1e} at most.
 | `{manifest.graph}` | the graph |
 | `{CONFIG}` | tasks with their labels in the order of the outputs; `preprocess` |
 | `{TOKENIZER}` | titles to ids, for the `tokenizers` library; special tokens and cutting included |
-| `{CALIBRATION}` | thresholds of confidence that promise a precision, if the model is calibrated |
+{thresholds}\
 | `{PROFILE}`, `{TRAINED_ON}` | for `tagger eval`: what the model was fitted on, where it says so |
 | `{GOLDEN}` | golden vectors: products with all inputs and expected outputs |
 | `{MANIFEST}` | this page for programs; hashes of all files and of the source |
@@ -67,7 +72,7 @@ Missing modalities: `image_present` false, or `token_mask` false throughout, or 
 {_tensors(manifest.outputs)}
 
 The label of a task is that of its largest probability; without a picture and without a title \
-there is none. The temperatures of `{CALIBRATION}` are built into the graph.
+there is none. {temperatures}
 {_trees(bundle.config)}
 ## Pictures
 
@@ -141,9 +146,15 @@ def license_of(metadata: str) -> str:
     return found[1] if found else "unknown"
 
 
+def _in_a_cell(code: str) -> str:
+    """Where code stands in a table, only "|" needs to be escaped, and only that can be."""
+    return code.replace("|", r"\|")
+
+
 def _tensors(specs: Sequence[TensorSpec]) -> str:
     rows = [
-        f"| `{spec.name}` | {spec.dtype} | ({', '.join(map(str, spec.shape))}) | {spec.meaning} |"
+        f"| `{_in_a_cell(spec.name)}` | {spec.dtype} | ({', '.join(map(str, spec.shape))}) "
+        f"| {spec.meaning} |"
         for spec in specs
     ]
     return "\n".join(["| name | type | shape | holds |", "|---|---|---|---|", *rows])
@@ -154,7 +165,7 @@ def _trees(config: Config) -> str:
     trees = [task for task in config.tasks if task.separator is not None]
     if not trees:
         return ""
-    named = ", ".join(f"{task.name} (`{task.separator}`)" for task in trees)
+    named = ", ".join(f"{as_text(task.name)} (`{task.separator}`)" for task in trees)
     text = f"""
 The labels of {named} are paths, parted by what stands in brackets, and the outputs are those of \
 the leaves: the probability of a node above is the sum of those of the leaves below it, which lie \
@@ -164,9 +175,10 @@ reaches it.
     rule = config.applicability
     if rule is None:
         return text
+    decides = as_text(rule.task)
     return f"""{text}
-`applicability` in `{CONFIG}` says to which nodes of {rule.task} a task does not apply: where the \
-likeliest leaf of {rule.task} is one of these or below, put out nothing for it.
+`applicability` in `{CONFIG}` says to which nodes of {decides} a task does not apply: where the \
+likeliest leaf of {decides} is one of these or below, put out nothing for it.
 """
 
 

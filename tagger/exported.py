@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -140,7 +141,7 @@ def limits(precision: Precision) -> Limits:
 
 
 def probabilities_name(task: str) -> str:
-    """The output with the calibrated probabilities of a task."""
+    """The output with the probabilities of a task."""
     return f"{task}_probabilities"
 
 
@@ -179,15 +180,16 @@ def input_specs(config: Config, title: TitleSpec) -> tuple[TensorSpec, ...]:
     )
 
 
-def output_specs(config: Config) -> tuple[TensorSpec, ...]:
-    """What the graph gives, in order."""
+def output_specs(config: Config, calibrated: Collection[str]) -> tuple[TensorSpec, ...]:
+    """What the graph gives, in order; to the tasks `calibrated` with their temperature."""
     probabilities = [
         TensorSpec(
             name=probabilities_name(task.name),
             dtype="float32",
             shape=("batch", len(task.labels)),
-            meaning="calibrated, 0..1, rows sum to 1; in the order of the labels in config.json; "
-            "the largest is the confidence",
+            meaning=("calibrated, " if task.name in calibrated else "")
+            + "0..1, rows sum to 1; in the order of the labels in config.json; the largest is the "
+            "confidence",
         )
         for task in config.tasks
     ]

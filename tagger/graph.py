@@ -84,7 +84,7 @@ def save_onnx(program: ExportedProgram, bundle: Bundle, path: Path) -> None:
             converted = torch.onnx.export(
                 program,
                 input_names=names,
-                output_names=[spec.name for spec in output_specs(bundle.config)],
+                output_names=[spec.name for spec in output_specs(bundle.config, bundle.calibrated)],
                 dynamic_shapes=({0: batch}, {0: batch}, tokens, tokens),
                 dynamo=True,
                 verbose=False,

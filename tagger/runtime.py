@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +168,11 @@ class Model(ABC):
     def threshold(self, task: str, precision: float) -> Threshold | None:
         """What the calibration has for `precision`, if there is one and it has."""
         return None if self.calibration is None else self.calibration.find(task, precision)
+
+    @property
+    def calibrated(self) -> Collection[str]:
+        """The tasks that a temperature was fitted for."""
+        return () if self.calibration is None else self.calibration.tasks.keys()
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagger.checkpoint import Epoch, mean
-from tagger.console import Bar, console, percent, say, table
+from tagger.console import Bar, console, percent, plain, say, table
 from tagger.errors import listing
 from tagger.picture_messages import say_if_none_is_there, say_pictures
 from tagger.tasks import is_plain
@@ -111,7 +111,7 @@ def show_training(result: TrainResult, out: Path, source: ProductSource) -> None
     )
     for task in result.data.tasks:
         made.add_row(
-            task.name,
+            plain(task.name),
             *(percent(best.accuracy[view][task.name]) for view in ("both", "image", "title")),
         )
     console.print(made)

@@ -45,10 +45,12 @@ from tagger.errors import (
     UsageError,
 )
 from tagger.export import Comparison, ExportOptions, export
-from tagger.exported import Format, Manifest, limits
+from tagger.export_card import write_export_card
+from tagger.exported import Format, Manifest, limits, output_specs, probabilities_name
 from tagger.golden import Arrays
 from tagger.hashes import file_digest
 from tagger.systems import build_network
+from tagger.tasks import Task
 from tagger.tokenizer import learn_pieces
 
 from .conftest import (
@@ -208,6 +210,32 @@ def test_the_directory_is_complete_and_its_hashes_hold(
         assert f"| `{spec.name}` | {spec.dtype} |" in card
     modes = {path.stat().st_mode & 0o777 for path in exported.iterdir()}
     assert modes == {0o666 & ~_umask()}
+
+
+@pytest.mark.parametrize("calibrated", [(), ("color",)])
+def test_the_card_says_calibrated_of_what_is_calibrated_alone(
+    tiny: Bundle, manifest: Manifest, calibrated: tuple[str, ...]
+) -> None:
+    model = tiny if calibrated else replace(tiny, calibration=None)
+    outputs = output_specs(model.config, model.calibrated)
+    assert [spec.name for spec in outputs if spec.meaning.startswith("calibrated")] == [
+        probabilities_name(task) for task in calibrated
+    ]
+    card = write_export_card(model, msgspec.structs.replace(manifest, outputs=outputs))
+    assert ("calibration.json" in card) == ("calibrated, 0..1" in card) == bool(calibrated)
+    assert ("The model is not calibrated" in card) == (not calibrated)
+
+
+def test_names_of_tasks_stand_in_the_card_as_text(tiny: Bundle, manifest: Manifest) -> None:
+    task = Task("a|b <i>", ("x > y", "x > z"), " > ")
+    config = msgspec.structs.replace(tiny.config, tasks=(task,))
+    outputs = output_specs(config, ())
+    card = write_export_card(
+        replace(tiny, config=config), msgspec.structs.replace(manifest, outputs=outputs)
+    )
+    assert r"# Product tagger as onnx: a\|b \<i>" in card
+    assert r"| `a\|b <i>_probabilities` | float32 |" in card
+    assert r"The labels of a\|b \<i> (` > `)" in card
 
 
 def _umask() -> int:

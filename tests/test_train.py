@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shlex
 import shutil
 import sys
@@ -798,3 +799,22 @@ def test_the_next_command_can_be_typed_whatever_tasks_and_folders_are_called(
 
     said = call("predict", feed, "--tasks", "color", "--model", definition)
     assert f"--model {definition} " in said.split("train it: tagger ")[1]
+
+
+def test_brackets_bars_and_markup_in_names_of_tasks_are_shown_as_they_are(
+    call: Call, catalog: Path, definition: Path, tmp_path: Path
+) -> None:
+    names = {"color": "color [/b]", "shape": "a|b <i>c</i>"}
+    feed = catalog.with_name("feed.parquet")
+    pd.read_parquet(catalog).rename(columns=names).to_parquet(feed)
+    given = ("--tasks", ",".join(names.values()), "--model", definition, "--epochs", "1")
+    said = call("train", feed, *given, "--out", tmp_path / "out")
+    assert "color [/b]" in said.split("validation accuracy")[1].split("next:")[0]
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    shown = re.sub("`[^`]*`|^    .*", "", card, flags=re.MULTILINE)
+    assert not re.search(r"(?<!\\)<", shown)
+    cells = {
+        line: len(re.findall(r"(?<!\\)\|", line)) for line in card.splitlines() if line[:1] == "|"
+    }
+    assert len(cells) == 4
+    assert len(set(cells.values())) == 1
