@@ -58,7 +58,11 @@ def test_statuses_are_all_documented() -> None:
         assert set(statuses) <= set(re.findall("`(.+?)`", rows[column]))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+IN_TEXT = re.findall(r"`(tagger (?:train|predict|eval|export) [^`]+)`", README)
+"""Commands in the middle of a paragraph."""
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *IN_TEXT])
 def test_every_option_of_a_shown_command_exists(command: str) -> None:
     _, name, *words = shlex.split(command)
     shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [name, "--help"])
@@ -66,6 +70,12 @@ def test_every_option_of_a_shown_command_exists(command: str) -> None:
     for word in words:
         if word.startswith("--"):
             assert word in shown.output
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *IN_TEXT])
+def test_every_shown_command_names_the_tasks_that_it_needs(command: str) -> None:
+    _, name, *words = shlex.split(command)
+    assert "--tasks" in words or name == "export" or words[0] == "..."
 
 
 def test_the_examples_show_train_commands() -> None:
