@@ -35,8 +35,9 @@ def export(
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="ONNX; a torch.export file; aoti, the same compiled for this kind of machine; or "
-            "the towers alone as an open_clip checkpoint."
+            help="onnx; pt2, a torch.export file; aoti, the same compiled for this kind of "
+            "machine; or open_clip, the towers alone as its checkpoint.",
+            metavar="<format>",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write; it must not be there.")],
@@ -58,17 +59,21 @@ def export(
     from tagger.catalog import Columns
     from tagger.comparison_tables import show_comparison
     from tagger.console import Bar, say
-    from tagger.export import ExportOptions
+    from tagger.export import Comparison, ExportOptions
     from tagger.export import export as run
     from tagger.products import ProductSource
 
     columns = Columns(image_column, title_column)
     source = None if check is None else ProductSource(check, columns, image_root)
     options = ExportOptions(model, format.value, out, precision.value, source)
+    found: list[Comparison] = []
     try:
         with Bar("products") as bar:
-            run(options, show_comparison, bar.move)
+            run(options, found.append, bar.move)
     except StoppedError as stopped:
         stopped.hint = "nothing was written: run the same command again"
         raise
+    finally:
+        for comparison in found:  # also what was refused, and below the bar
+            show_comparison(comparison)
     say(f"{out} is ready; its README.md tells what goes in and what comes out")

@@ -46,7 +46,7 @@ from tagger.errors import (
 )
 from tagger.export import Comparison, ExportOptions, export
 from tagger.export_card import write_export_card
-from tagger.exported import Format, Manifest, limits, output_specs, probabilities_name
+from tagger.exported import Format, Limits, Manifest, limits, output_specs, probabilities_name
 from tagger.golden import Arrays
 from tagger.hashes import file_digest
 from tagger.systems import build_network
@@ -566,6 +566,23 @@ def test_the_command_shows_both_sides_on_golden_vectors_and_on_a_catalog(
     assert compared[2]["compared_on"] == catalog.name
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, OutputError)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("agree", [True, False])
+def test_the_command_shows_how_an_export_compares_when_its_bar_is_gone(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agree: bool
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("tagger.console.Bar.__exit__", lambda *_: events.append("bar closed"))
+    shown = "tagger.comparison_tables.show_comparison"
+    monkeypatch.setattr(shown, lambda comparison: events.append("shown"))
+    if not agree:
+        monkeypatch.setattr(exporting, "limits", lambda _: Limits(labels_agree=1, difference=-1))
+    words = ["export", str(model_dir), "--format", "pt2", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code == 0) == agree
+    assert events == ["bar closed", "shown"]
 
 
 @pytest.mark.slow
