@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from tagger.compare import MEAN, points, short_count
 from tagger.console import percent, plain, results, say, table
 from tagger.errors import listing
@@ -46,7 +44,7 @@ def show_models(
             _cost(model),
             end_section=True,
         )
-    _print_folded(made)
+    results.print(made)
     for task in first.scores["both"]:
         _show_task(comparison, task)
     if others:
@@ -84,13 +82,6 @@ def _show_task(comparison: ModelComparison, task: str) -> None:
             ),
             end_section=True,
         )
-    _print_folded(made)
-
-
-def _print_folded(made: Table) -> None:
-    """On a narrow terminal an interval breaks into two lines: cut, it would be another one."""
-    for column in made.columns:
-        column.overflow = "fold"
     results.print(made)
 
 

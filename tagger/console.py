@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, Never
 
 import msgspec
 from rich.console import Console
@@ -28,6 +29,9 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         raise StoppedError(signal.SIGPIPE)
 
+
+LONGEST_STAGE = 24
+"""Characters beside a progress bar."""
 
 # Ids such as a:100:b are no emoji.
 console = _Console(stderr=True, highlight=False, emoji=False)
@@ -101,26 +105,52 @@ class Bar:
     """A progress bar with rate and ETA on a terminal; nothing where nobody looks (cron, pipes)."""
 
     def __init__(self, unit: str, total: int | None = None) -> None:
-        # FORCE_COLOR makes any file a terminal to rich, but nobody looks at a bar in it.
-        seen = console.is_terminal and console.file.isatty()
-        hidden = not seen or _style.quiet or _style.json
-        self._bar = tqdm(total=total, unit=f" {unit}", disable=hidden, smoothing=0.1)
+        self._unit, self._total, self._stage = unit, total, ""
+        self._drawn: tqdm[Never] | None = None
+        self._started = time.time()
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._drawn is not None:
+            self._drawn.close()
 
     def advance(self, count: int) -> None:
         """`count` more are done."""
-        self._bar.update(count)
+        self._draw(self._total).update(count)
 
     def move(self, done: int, total: int, text: str = "") -> None:
         """`done` of `total` are done."""
-        self._bar.total = total
-        self._bar.set_description_str(text, refresh=False)
-        self._bar.update(done - self._bar.n)
+        bar = self._draw(total)
+        bar.total = total
+        bar.set_description_str(text, refresh=False)
+        bar.update(done - bar.n)
+
+    def move_in(self, done: int, total: int, stage: str) -> None:
+        """`done` of `total` are done in the `stage`, each of which has a clock of its own."""
+        if stage != self._stage and self._drawn is not None:
+            self._drawn.leave = False
+            self._drawn.close()
+            self._drawn = None
+        self._stage = stage
+        self.move(done, total, _shortened(stage))
+        self._started = time.time()
+
+    def _draw(self, total: int | None) -> tqdm[Never]:
+        """The bar, which is not there before something is done: an error before is no progress."""
+        if self._drawn is None:
+            # FORCE_COLOR makes any file a terminal to rich, but nobody looks at a bar in it.
+            seen = console.is_terminal and console.file.isatty()
+            hidden = not seen or _style.quiet or _style.json
+            self._drawn = tqdm(total=total, unit=f" {self._unit}", disable=hidden, smoothing=0.1)
+            self._drawn.start_t = self._drawn.last_print_t = self._started
+        return self._drawn
+
+
+def _shortened(stage: str) -> str:
+    """Beside a longer one there is no room for a bar; of names the ends differ most often."""
+    return stage if len(stage) <= LONGEST_STAGE else f"{stage[:7]}…{stage[8 - LONGEST_STAGE :]}"
 
 
 def percent(value: float | None) -> str:
@@ -132,8 +162,14 @@ def table(title: str, *headers: str) -> Table:
     """An empty table: the first column left, the others right aligned."""
     made = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     for position, header in enumerate(headers):
-        made.add_column(header, justify="left" if position == 0 else "right")
+        add_column(made, header, "left" if position == 0 else "right")
     return made
+
+
+def add_column(made: Table, header: str, justify: Literal["left", "right"] = "left") -> None:
+    """One more. On a narrow terminal a name or an interval goes on in the next line: cut, it
+    would be another one."""
+    made.add_column(header, justify=justify, overflow="fold")
 
 
 def say_bad(

@@ -105,7 +105,8 @@ def products_per_second(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """The median over ROUNDS, in which the runs take turns on up to TIMED products, after a batch
-    to warm up: what else the machine does meets all of them alike."""
+    to warm up: what else the machine does meets all of them alike. `progress` is told the number of
+    products labelled and of all, warming up aside."""
     count = min(TIMED, num_products)
     for run in runs:
         run(min(BATCH_SIZE, count))
@@ -115,5 +116,5 @@ def products_per_second(
         started = clock()
         runs[place](count)
         seconds[place].append(clock() - started)
-        progress(done, ROUNDS * len(runs))
+        progress(done * count, len(turns) * count)
     return [count / median(one) for one in seconds]

@@ -246,7 +246,7 @@ def _compare(
     empty_older(written)
     with Bar("products") as bar:
         comparison, statuses = compare_models(
-            models, source, tasks, precision, tfidf, robustness is not None, bar.move
+            models, source, tasks, precision, tfidf, robustness is not None, bar.move_in
         )
     if json is not None:
         write_comparison(comparison, json)

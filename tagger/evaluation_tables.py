@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from tagger.console import percent, plain, results, say, table
+from tagger.console import add_column, percent, plain, results, say, table
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
 from tagger.picture_messages import say_pictures
@@ -191,7 +191,7 @@ def _show_labels(evaluation: Evaluation) -> None:
         "recall, %",
         "weight of the picture, %",
     )
-    made.add_column("label")
+    add_column(made, "label")
     for task, score in evaluation.scores["both"].items():
         ranked = sorted(score.labels.items(), key=lambda item: -item[1].support)
         for name, label in ranked[:MOST_LABELS]:
@@ -204,8 +204,8 @@ def _show_labels(evaluation: Evaluation) -> None:
 def _show_confusions(evaluation: Evaluation) -> None:
     """What was most often taken for what, with picture and title."""
     made = table("most frequent confusions", "task", "products")
-    made.add_column("of label")
-    made.add_column("taken for")
+    add_column(made, "of label")
+    add_column(made, "taken for")
     for task, score in evaluation.scores["both"].items():
         for confusion in score.confusions[:3]:
             made.add_row(
@@ -307,9 +307,9 @@ def _each_label(threshold: Threshold) -> str:
 def show_drift(drift: Drift, source: ProductSource) -> None:
     """What was compared, the largest distance first."""
     made = table("drift", "compared", "distance")
-    made.add_column("before")
-    made.add_column("now")
-    made.add_column("verdict")
+    add_column(made, "before")
+    add_column(made, "now")
+    add_column(made, "verdict")
     for finding in drift.findings:
         verdict = "[bold red]drifted[/]" if finding.drifted else "alike"
         made.add_row(

@@ -21,7 +21,7 @@ LabelledTasks = Annotated[
     str,
     typer.Option(
         help="Tasks separated by commas, each the name of its label column, or of a tree with its "
-        "columns from the top: color,'kind=department>category'."
+        "columns from the top: 'kind=dept>category'."
     ),
 ]
 ImageRoot = Annotated[

@@ -378,9 +378,13 @@ def test_models_take_turns_and_the_median_counts() -> None:
 
         return run
 
-    rates = products_per_second([runner("a"), runner("b")], 100, clock=lambda: now[0])
+    done: list[tuple[int, int]] = []
+    rates = products_per_second(
+        [runner("a"), runner("b")], 100, lambda *of: done.append(of), clock=lambda: now[0]
+    )
     assert rates == [100 / 2.5, 100 / 4.5]
     assert turns == [("a", 64), ("b", 64), *[("a", 100), ("b", 100)] * ROUNDS]
+    assert done == [(100 * turn, 600) for turn in range(1, 7)]  # products, as is the rate
 
 
 def test_names_tell_models_of_one_directory_name_apart(tmp_path: Path) -> None:
