@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from tagger.output import write_text
 from tagger.plots import precision_coverage, reliability_diagram
 from tagger.products import ProductSource
 from tagger.scores import Judged, Score
-from tagger.tree import split_path
+from tagger.tree import distinct_ends, split_path
 from tagger.version import __version__
 
 if TYPE_CHECKING:
@@ -83,9 +84,14 @@ class TaskPart:
     num_judged: int
     num_issues: int
 
-    def short(self, label: str) -> str:
-        """The last name of a path, for places with little room."""
-        return (split_path(label, self.separator) or (label,))[-1]
+    @cached_property
+    def short(self) -> Mapping[str, str]:
+        """What the matrix, which has little room, calls its labels: the last names of paths, as
+        many as tell them apart."""
+        labels = self.matrix.said
+        paths = [split_path(label, self.separator) or (label,) for label in labels]
+        ends = distinct_ends(paths)
+        return {a: (self.separator or "").join(end) for a, end in zip(labels, ends, strict=True)}
 
     @property
     def pairs(self) -> set[tuple[str, str]]:

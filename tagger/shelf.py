@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tagger.errors import ModelError, closest, listing
 from tagger.paths import is_there
+from tagger.tree import distinct_ends
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CHECKPOINT = "checkpoint-"
@@ -62,17 +62,8 @@ def short_names(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]
     ['a/best', 'b/best', 'fashion']
     """
     parts = [path.resolve().parts for path in paths]
-    lengths = [1] * len(parts)
-    while True:
-        names = ["/".join(own[-n:]) for own, n in zip(parts, lengths, strict=True)]
-        count = Counter([*names, *taken])
-        longer = [
-            n + (count[name] > 1 and n < len(own))
-            for name, own, n in zip(names, parts, lengths, strict=True)
-        ]
-        if longer == lengths:
-            return names
-        lengths = longer
+    ends = distinct_ends([*parts, *((name,) for name in taken)])
+    return ["/".join(end) for end in ends[: len(paths)]]
 
 
 def refuse_links(path: Path, names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
@@ -37,6 +38,21 @@ def common_path(paths: Sequence[Names]) -> Names:
     """The deepest node that is on all `paths`; empty where they differ at the top."""
     same = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
     return tuple(names[0] for names in same)
+
+
+def distinct_ends(paths: Sequence[Names]) -> list[Names]:
+    """Of each path its last names, as many as tell it apart from the others."""
+    lengths = [1] * len(paths)
+    while True:
+        ends = [own[-n:] for own, n in zip(paths, lengths, strict=True)]
+        count = Counter(ends)
+        longer = [
+            n + (count[end] > 1 and n < len(own))
+            for end, own, n in zip(ends, paths, lengths, strict=True)
+        ]
+        if longer == lengths:
+            return ends
+        lengths = longer
 
 
 class Tree:

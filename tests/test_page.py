@@ -400,6 +400,39 @@ def test_matrix_has_no_row_without_products() -> None:
     assert not confusion_matrix(made_up(strangers, answers)).given
 
 
+TREE = (
+    "Men > Shoes > Sandals",
+    "Women > Shoes > Sandals",
+    "Women > Shoes > Heels",
+    "Apparel & Accessories > Clothing > Baby & Toddler Clothing > Baby & Toddler Outerwear > "
+    "Baby & Toddler Coats & Jackets",
+)
+
+
+def of_a_tree(folder: Path, count: int) -> tuple[Bundle, list[Row]]:
+    """A model whose labels are those of TREE, and products with some of them."""
+    task = Task("kind", tuple(sorted(TREE)), " > ")
+    config = msgspec.structs.replace(tiny_config(), tasks=(task,))
+    model = bundle.load(save_tiny(folder / "tree model", config, seed=3))
+    rows: list[Row] = [
+        {"title": title, "kind": TREE[number % len(TREE)]}
+        for number, title in enumerate(random_titles(count))
+    ]
+    return model, rows
+
+
+def test_labels_with_one_last_name_are_told_apart_in_the_matrix(
+    make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    model, rows = of_a_tree(tmp_path, 60)
+    page = part_of(written(model, make_catalog(rows)), "kind")
+    head = page[page.index("given ↓") : page.index("</thead>")]
+    shown = dict(re.findall(r'title="(.*?)"><span><bdi>(.*?)</bdi>', head))
+    assert shown["Men &gt; Shoes &gt; Sandals"] == "Men &gt; Shoes &gt; Sandals"
+    assert shown["Women &gt; Shoes &gt; Sandals"] == "Women &gt; Shoes &gt; Sandals"
+    assert shown["Women &gt; Shoes &gt; Heels"] == "Heels"
+
+
 def test_numbers_of_the_matrix_lead_to_the_pairs_that_have_a_card(
     tiny: Bundle, catalog: Path
 ) -> None:

@@ -20,7 +20,15 @@ from tagger.page import TEMPLATES
 from tagger.tasks import Task
 
 from .conftest import MakeCatalog, Row, random_titles, save_tiny, tiny_config
-from .test_page import NAMES, calibrated, hostile, hostile_catalog, labelled_rows, written
+from .test_page import (
+    NAMES,
+    calibrated,
+    hostile,
+    hostile_catalog,
+    labelled_rows,
+    of_a_tree,
+    written,
+)
 
 __all__ = ["hostile", "hostile_catalog"]  # fixtures
 
@@ -299,6 +307,59 @@ def test_long_title_makes_no_long_card(
     opened.page.close()
     assert heights
     assert max(heights) < 1000
+
+
+CUT = """
+(selector) => [...document.querySelectorAll(selector)]
+  .filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1)
+  .map((e) => e.innerText)
+"""
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_labels_of_a_deep_tree_are_seen_whole_in_cards_and_told_apart_in_the_matrix(
+    browser: sync_api.Browser,
+    make_catalog: MakeCatalog,
+    tmp_path: Path,
+    width: int,
+    media: Literal["screen", "print"],
+) -> None:
+    model, rows = of_a_tree(tmp_path, 60)
+    opened = show(browser, written(model, make_catalog(rows)), tmp_path, width)
+    opened.page.emulate_media(media=media)
+    cut = opened.page.evaluate(CUT, ".answer, .second, .id, .matrix th span, .matrix th bdi")
+    given = opened.page.locator(".answer .bad").all_inner_texts()
+    opened.page.close()
+    assert cut == []
+    assert any(len(label) > 100 for label in given)
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_long_names_of_tasks_break_no_page(
+    browser: sync_api.Browser, make_catalog: MakeCatalog, tmp_path: Path, width: int
+) -> None:
+    name = "who wears it, and another very long name of a task that goes on and on and on"
+    task = Task(name.replace(",", ""), ("Men", "Women"))
+    config = msgspec.structs.replace(tiny_config(), tasks=(task,))
+    model = bundle.load(save_tiny(tmp_path / "model", config))
+    rows: list[Row] = [{"title": title, task.name: "Men"} for title in random_titles(40)]
+    opened = show(browser, written(model, make_catalog(rows)), tmp_path, width)
+    sizes = opened.page.evaluate(
+        """[document.documentElement.scrollWidth,
+          document.querySelector("#overview th button").offsetWidth]"""
+    )
+    cut = opened.page.evaluate(CUT, "#overview tbody th, .choose")
+    opened.page.close()
+    assert sizes[0] <= width
+    assert sizes[1] <= 0.4 * width + 1
+    assert cut == []
+
+
+def test_boxes_that_scroll_can_be_reached_by_the_keyboard(opened: Opened) -> None:
+    boxes = opened.page.locator(".scroll")
+    assert boxes.count() > 3
+    assert {box.get_attribute("tabindex") for box in boxes.all()} == {"0"}
 
 
 @pytest.mark.parametrize("width", [375, 1200])

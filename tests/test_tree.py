@@ -21,7 +21,7 @@ from tagger.tasks import (
     learn_task,
     parse_tasks,
 )
-from tagger.tree import NO_NODE, Names, Tree, common_path, split_path
+from tagger.tree import NO_NODE, Names, Tree, common_path, distinct_ends, split_path
 
 from .conftest import tiny_config
 
@@ -442,3 +442,9 @@ def test_departments_with_enough_products_are_learned_though_all_leaves_are_rare
     assert task == Task("kind", ("Bags", "Shoes"), " > ")
     assert len(left_out) == 200
     assert set(task.nearest_ids(labels).tolist()) == {0, 1}
+
+
+def test_ends_of_paths_tell_them_apart() -> None:
+    paths = [("a", "b", "c"), ("x", "b", "c"), ("x", "b", "d"), ("c",)]
+    assert distinct_ends(paths) == [("a", "b", "c"), ("x", "b", "c"), ("d",), ("c",)]
+    assert distinct_ends([("a",), ("a",)]) == [("a",), ("a",)]
