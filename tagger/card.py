@@ -17,6 +17,7 @@ from tagger.precision import Bf16Change
 from tagger.training_data import Data
 from tagger.version import __version__
 from tagger.views import VIEWS_IN_TRAINING
+from tagger.wording import counted, lasting
 
 
 def write_card(
@@ -54,7 +55,7 @@ tags: [product-tagging, {config.fusion.system}]
 {model.origin}, {millions:.1f} million parameters, \
 towers {config.architecture.open_clip or "given by their dimensions"}.
 
-Made by tagger {__version__}, torch {torch.__version__}, in {seconds / 60:.0f} minutes:
+Made by tagger {__version__}, torch {torch.__version__}, in {lasting(seconds)}:
 
     {command}
 
@@ -87,7 +88,7 @@ def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_e
     if config.training.epochs == 0:
         return f"Learned from no product, {validated}."
     return (
-        f"Learned from {len(data.train):,} products, {validated}; "
+        f"Learned from {counted(len(data.train), 'product')}, {validated}; "
         f"epoch {best_epoch + 1} of {len(history)} was the best."
     )
 
@@ -95,7 +96,8 @@ def _how_it_learned(config: Config, data: Data, history: Sequence[Epoch], best_e
 def _trees(config: Config) -> str:
     """What the trees are like, and which tasks do not apply to which of their nodes."""
     lines = [
-        f"- {task.name}: a tree of {task.tree.depth} levels and {len(task.tree):,} nodes"
+        f"- {task.name}: a tree of {counted(task.tree.depth, 'level')} and "
+        f"{counted(len(task.tree), 'node')}"
         for task in config.tasks
         if task.is_tree
     ]

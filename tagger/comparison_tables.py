@@ -10,6 +10,7 @@ from tagger.console import percent, plain, results, say, table
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
 from tagger.picture_messages import say_pictures
+from tagger.wording import counted
 
 if TYPE_CHECKING:
     from tagger.compare import Difference, ModelComparison, ModelFigures
@@ -68,7 +69,7 @@ def _show_task(comparison: ModelComparison, task: str) -> None:
         "recall_at_precision": f"recall at {100 * comparison.precision:g}%",
     }
     made = table(
-        f"{plain(task)}, %, {labelled:,} labelled products",
+        f"{plain(task)}, %, {counted(labelled, 'labelled product')}",
         "model",
         *(f"{name}{view}" for view in views.values() for name in measures.values()),
     )
@@ -115,8 +116,9 @@ def _say_learned(comparison: ModelComparison) -> None:
     guilty = [f"{one.name} from {one.trained_on:,}" for one in comparison.models if one.trained_on]
     if guilty:
         say(
-            f"{comparison.trained_on:,} of these {comparison.num_products:,} products were "
-            f"trained on ({', '.join(guilty)}), which flatters every figure of the model"
+            f"trained on were {comparison.trained_on:,} of these "
+            f"{counted(comparison.num_products, 'product')} ({', '.join(guilty)}), which flatters "
+            "every figure of the model"
         )
 
 
@@ -126,8 +128,8 @@ def _say_unknown(comparison: ModelComparison) -> None:
         for task, both in model.scores["both"].items():
             if both.unknown_labels:
                 say(
-                    f"{sum(both.unknown_labels.values()):,} products have a {task} that "
-                    f"{model.name} does not know; they count as wrong: "
+                    f"{counted(sum(both.unknown_labels.values()), 'product')} with a {task} that "
+                    f"{model.name} does not know, which counts as wrong: "
                     f"{listing(list(both.unknown_labels))}"
                 )
 

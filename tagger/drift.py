@@ -65,6 +65,13 @@ class Finding(Frozen, frozen=True):
     distance: float
     drifted: bool
 
+    @property
+    def verdict(self) -> str:
+        """A distance that is not little may yet be chance, where products are few."""
+        if self.drifted:
+            return "drifted"
+        return "within chance" if self.distance > MAX_DISTANCE else "alike"
+
 
 @dataclass(frozen=True)
 class Drift:

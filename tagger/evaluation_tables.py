@@ -14,6 +14,7 @@ from tagger.console import add_column, percent, plain, results, say, table
 from tagger.errors import listing
 from tagger.modalities import VIEW_NAMES
 from tagger.picture_messages import say_pictures
+from tagger.wording import counted
 
 if TYPE_CHECKING:
     from tagger.calibrate import Calibrated
@@ -70,12 +71,12 @@ def show_evaluation(
     if evaluation.trained_on:
         say(
             f"the model was trained on {evaluation.trained_on:,} of these "
-            f"{evaluation.num_products:,} products, which flatters every figure"
+            f"{counted(evaluation.num_products, 'product')}, which flatters every figure"
         )
     if evaluation.held_back:
         say(
-            f"{evaluation.held_back:,} of these {evaluation.num_products:,} products chose the "
-            "epoch when the model was trained, which flatters it, if less than learning from them"
+            f"{evaluation.held_back:,} of these {counted(evaluation.num_products, 'product')} chose "
+            "the epoch when the model was trained, which flatters it, if less than learning from them"
         )
     if evaluation.calibrated_on:
         say(
@@ -87,8 +88,8 @@ def show_evaluation(
             say(f"{task}: no product has a label, so that there is nothing to measure")
         if both.unknown_labels:
             say(
-                f"{sum(both.unknown_labels.values()):,} products have a {task} that the model does "
-                f"not know; they count as wrong: {listing(list(both.unknown_labels))}"
+                f"{counted(sum(both.unknown_labels.values()), 'product')} with a {task} that the "
+                f"model does not know, which counts as wrong: {listing(list(both.unknown_labels))}"
             )
 
 
@@ -251,30 +252,31 @@ def show_calibration(
     results.print(made)
     say_pictures(calibrated.image_statuses, source)
     if first.left_out:
-        say(f"{first.left_out:,} products were left out: the model was trained on them")
+        say(f"left out, since the model was trained on them: {counted(first.left_out, 'product')}")
     if calibrated.num_different < calibrated.num_new:
         say(
-            f"{calibrated.num_different:,} of {calibrated.num_new:,} products were used: the "
-            "others are copies, of the same picture and title, and tell nothing new"
+            f"{calibrated.num_different:,} of {counted(calibrated.num_new, 'product')} were used: "
+            "the others are copies, of the same picture and title, and tell nothing new"
         )
     if calibrated.num_held_back:
         say(
-            f"{calibrated.num_held_back:,} products chose the epoch when the model was trained; a "
-            "promise that rests on them is weaker than one on products that it never saw"
+            f"{counted(calibrated.num_held_back, 'product')} chose the epoch when the model was "
+            "trained; a promise that rests on such is weaker than one on what it never saw"
         )
     for name, threshold in thresholds.items():
         if not threshold.promises:
             say(
-                f"{name}: no threshold keeps that promise on {threshold.num_products:,} labelled "
-                "products: too few of them, or too many wrong; it will abstain from all"
+                f"{name}: no threshold keeps that promise on "
+                f"{counted(threshold.num_products, 'labelled product')}: too few of them, or too "
+                "many wrong; it will abstain from all"
             )
         if threshold.promises and threshold.by_label:
             say(f"{name}: {_each_label(threshold)}")
         labelled = threshold.num_products + threshold.reported_products
         if threshold.promises and labelled < calibrated.num_different:
             say(
-                f"{name}: {labelled:,} of {calibrated.num_different:,} products carry a label to "
-                "judge by; what is promised holds for products like these"
+                f"{name}: a label to judge by is given for {labelled:,} of "
+                f"{counted(calibrated.num_different, 'product')}; what is promised holds for products like these"
             )
     named = shlex.join(["--tasks", ",".join(tasks), "--model", str(directory)])
     say(
@@ -311,7 +313,7 @@ def show_drift(drift: Drift, source: ProductSource) -> None:
     add_column(made, "now")
     add_column(made, "verdict")
     for finding in drift.findings:
-        verdict = "[bold red]drifted[/]" if finding.drifted else "alike"
+        verdict = f"[bold red]{finding.verdict}[/]" if finding.drifted else finding.verdict
         made.add_row(
             plain(finding.what),
             f"{finding.distance:.3f}",
@@ -327,7 +329,7 @@ def show_label_issues(found: Mapping[str, Suspicion], out: Path | None) -> None:
     """How many labels are suspect, by task; the file `out` lists them."""
     for task, suspicion in found.items():
         if suspicion.num_judged:
-            say(f"{task}: {len(suspicion.rows):,} products whose label may be wrong")
+            say(f"{task}: {counted(len(suspicion.rows), 'product')} whose label may be wrong")
         else:
             say(
                 f"{task}: no given label can be judged: the model was trained on the products, "

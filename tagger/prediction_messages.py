@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tagger.console import percent, say, say_bad
 from tagger.picture_messages import say_pictures
+from tagger.wording import counted, lasting
 
 if TYPE_CHECKING:
     from tagger.products import ProductSource
@@ -19,7 +20,7 @@ def show_prediction(result: Result, out: Path, source: ProductSource) -> None:
     summary = result.summary
     _show_bad(summary, source)
     for task, statuses in summary.task_status.items():
-        line = f"{task}: {statuses['ok']:,} of {summary.num_rows:,} products labelled"
+        line = f"{task}: {statuses['ok']:,} of {counted(summary.num_rows, 'product')} labelled"
         if statuses["not_applicable"]:
             line += f"; it does not apply to {statuses['not_applicable']:,}"
         if statuses["abstain"]:
@@ -30,26 +31,28 @@ def show_prediction(result: Result, out: Path, source: ProductSource) -> None:
         say(result.remark)
     carried = summary.num_rows - result.stages.computed_rows
     if result.was_done:
-        say(f"{out}: {summary.num_rows:,} rows; this run was finished already")
+        say(f"{out}: {counted(summary.num_rows, 'row')}; this run was finished already")
     elif not result.finished:
-        say(f"{out}: this share is done; {result.missing:,} parts of other shards are missing")
+        say(
+            f"{out}: this share is done; missing: {counted(result.missing, 'part')} of other shards"
+        )
     else:
         kept = f", {carried:,} of them kept from before" if carried else ""
-        say(f"{out}: {summary.num_rows:,} rows{kept}")
+        say(f"{out}: {counted(summary.num_rows, 'row')}{kept}")
 
 
 def show_review(count: int, path: Path) -> None:
     """How many products wait for a person."""
-    say(f"{path}: {count:,} products to look at, those that teach most first")
+    say(f"{path}: {counted(count, 'product')} to look at, those that teach most first")
 
 
 def show_estimate(estimate: Estimate, out: Path, source: ProductSource) -> None:
     """What a dry run found in `source`, and what the whole run would take."""
     summary = estimate.sample
     _show_bad(summary, source)
-    say(f"{estimate.num_rows:,} rows; {summary.num_rows:,} of them were tried")
-    minutes, megabytes = estimate.seconds / 60, estimate.num_bytes / 1e6
-    say(f"{out} can be written: about {minutes:,.1f} minutes and {megabytes:,.1f} MB")
+    say(f"{counted(estimate.num_rows, 'row')}; tried: {summary.num_rows:,} of them")
+    megabytes = estimate.num_bytes / 1e6
+    say(f"{out} can be written: about {lasting(estimate.seconds)} and {megabytes:,.1f} MB")
     say("dry run: nothing was written")
 
 

@@ -13,6 +13,7 @@ from tagger.console import Bar, console, percent, plain, say, table
 from tagger.errors import listing
 from tagger.picture_messages import say_if_none_is_there, say_pictures
 from tagger.tasks import is_plain
+from tagger.wording import counted, lasting
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +37,8 @@ class TrainMonitor:
         """What will be learned, from how much, and which labels are left out."""
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         say(
-            f"{len(data.train):,} products to train on, {len(data.validation):,} to validate on; "
-            f"{millions:.1f} million parameters on {device}"
+            f"{counted(len(data.train), 'product')} to train on, {len(data.validation):,} to "
+            f"validate on; {millions:.1f} million parameters on {device}"
         )
         if data.num_known:
             say(
@@ -46,8 +47,11 @@ class TrainMonitor:
             )
         for task in data.tasks:
             count = sum(label is not None for label in data.train.labels[task.name])
-            levels = f" in a tree of {task.tree.depth} levels" if task.is_tree else ""
-            say(f"{task.name}: {len(task.labels):,} labels{levels}, {count:,} labelled products")
+            levels = f" in a tree of {counted(task.tree.depth, 'level')}" if task.is_tree else ""
+            say(
+                f"{task.name}: {counted(len(task.labels), 'label')}{levels}, "
+                f"{counted(count, 'labelled product')}"
+            )
             if alike := _alike_but_for_case(data.train.labels[task.name]):
                 say(
                     f"{task.name}: upper and lower case make several labels of "
@@ -120,4 +124,4 @@ def show_training(result: TrainResult, out: Path, source: ProductSource) -> None
         say(str(result.bf16))
     tasks = ",".join(task.name for task in result.data.tasks)
     named = shlex.join(["--tasks", tasks, "--model", str(out)])
-    say(f"{out} is ready ({result.seconds / 60:.0f} minutes); next: tagger predict CATALOG {named}")
+    say(f"{out} is ready ({lasting(result.seconds)}); next: tagger predict CATALOG {named}")

@@ -224,3 +224,12 @@ def test_missing_or_damaged_profile_names_the_repairing_command(
     with pytest.raises(ModelError, match="to compare with") as caught:
         find_drift(known, ProductSource(path), NAMES)
     assert "--calibrate" in caught.value.hint
+
+
+def test_a_distance_that_may_be_chance_is_not_called_alike() -> None:
+    made = {"what": "labels", "before": "-", "now": "-"}
+    verdicts = [
+        Finding(**made, distance=distance, drifted=drifted).verdict
+        for distance, drifted in ((0.05, False), (0.186, False), (0.186, True))
+    ]
+    assert verdicts == ["alike", "within chance", "drifted"]
