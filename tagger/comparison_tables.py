@@ -116,9 +116,8 @@ def _say_learned(comparison: ModelComparison) -> None:
     guilty = [f"{one.name} from {one.trained_on:,}" for one in comparison.models if one.trained_on]
     if guilty:
         say(
-            f"trained on were {comparison.trained_on:,} of these "
-            f"{counted(comparison.num_products, 'product')} ({', '.join(guilty)}), which flatters "
-            "every figure of the model"
+            f"{comparison.trained_on:,} of these {counted(comparison.num_products, 'product')} "
+            f"were trained on ({', '.join(guilty)}), which flatters every figure of the model"
         )
 
 

@@ -25,6 +25,7 @@ from tagger.products import ProductSource
 from tagger.scores import Judged, Score
 from tagger.tree import distinct_ends, split_path
 from tagger.version import __version__
+from tagger.wording import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -63,7 +64,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class TaskPart:
-    """Everything that the page says of one task; of one without labels there are no plots.
+    """Everything that the page says of one task; of one without answers there are no plots.
 
     separator: of the names of its labels, None for a flat task. calibration, threshold: None where
     there is none for the task, or none for the precision. any_answer: whether a product has one.
@@ -169,6 +170,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    environment.filters["counted"] = counted
     return environment
 
 
@@ -179,7 +181,7 @@ def _task_part(
     scores = {view: by_task[name] for view, by_task in done.figures.scores.items()}
     views = {view: by_task[name] for view, by_task in done.judged.items()}
     both = views["both"]
-    there = len(both.rows) > 0
+    any_answer = bool(both.answered.any())
     seen = done.answers.answered & ~done.trained_on
     fair = seen[both.rows] & (both.truth >= 0) & both.whole
     return TaskPart(
@@ -188,12 +190,12 @@ def _task_part(
         calibration=bundle.calibration.tasks.get(name) if bundle.calibration else None,
         threshold=bundle.threshold(name, precision),
         scores=scores,
-        curve=precision_coverage(views, precision, scores["both"].published) if there else "",
-        reliability=reliability_diagram(both) if there else "",
+        curve=precision_coverage(views, precision, scores["both"].published) if any_answer else "",
+        reliability=reliability_diagram(both) if any_answer else "",
         matrix=confusion_matrix(both),
         labels=_label_rows(scores["both"]),
         cards=make_cards(bundle, source.root, done, name, issues, precision),
-        any_answer=bool(both.answered.any()),
+        any_answer=any_answer,
         num_judged=int(fair.sum()),
         num_issues=len(issues.rows),
     )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Line = str | tuple[int, tuple[float, ...]]
+"""How matplotlib calls a style of lines: a sign, or the lengths of dashes and gaps."""
+
 # matplotlib knows no CSS variables: it draws in these colors, which are then replaced.
 INK, FAINT = "#010203", "#040506"
 SERIES = {"both": "#070809", "scrubbed": "#0a0b0c", "image": "#0d0e0f", "title": "#101112"}
@@ -27,6 +30,13 @@ _VARIABLES = {
 }
 _METADATA = ("Creator", "Date", "Format", "Type")
 """What matplotlib would write into the SVG; without any of it there is no such element."""
+LINES: Mapping[View, Line] = {
+    "both": "-",
+    "scrubbed": (0, (6, 1.5)),
+    "image": (0, (6, 1.5, 1, 1.5)),
+    "title": (0, (1.2, 1.2)),
+}
+"""Some colors are alike, in the dark or to some people."""
 MAX_POINTS = 300
 
 
@@ -58,10 +68,11 @@ def curve_figure(
             coverage[kept],
             precision[kept],
             color=SERIES[view],
-            linewidth=2.2 if view == "both" else 1.2,
+            linestyle=LINES[view],
+            linewidth=2.2 if view == "both" else 1.4,
             label=VIEW_NAMES[view],
         )
-    axes.axhline(target, color=FAINT, linestyle="--", linewidth=1)
+    axes.axhline(target, color=FAINT, linestyle="--", linewidth=0.8)
     if published is not None and published.precision is not None:
         point = (published.coverage, published.precision)
         axes.plot(*point, "o", color=INK, markersize=7, label="published", clip_on=False)
@@ -71,7 +82,12 @@ def curve_figure(
     # Below the axes, where no curve can run through it.
     if len(axes.lines) > 1:  # not the target alone
         figure.legend(
-            loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+            handlelength=3.2,
         )
     return figure
 
@@ -108,7 +124,7 @@ def rates_by_view(models: Sequence[Mapping[View, Mark]], name: str) -> str:
 def rates_figure(models: Sequence[Mapping[View, Mark]], name: str) -> Figure:
     """What `rates_by_view` draws: a dot for each mark, an empty one where it is faint, its number
     above, a line for its interval."""
-    figure, axes = _figure(height=3.2, width=7.5)
+    figure, axes = _figure(height=3.2, width=max(7.5, len(models)))
     # Numbers instead of names: no color, and no font that may lack a letter, tells models apart.
     for number, marks in enumerate(models):
         shift = 0.7 * ((number + 0.5) / len(models) - 0.5)

@@ -459,7 +459,7 @@ def test_shares_say_what_is_missing(run: Run, catalog: Path, model_dir: Path) ->
     out = catalog.parent / "parts"
     first = run(*options[:-1], out, "--shard", "2/2")
     assert first.code == 0
-    assert "1 parts of other shards are missing" in first.stderr
+    assert "missing: 1 part of other shards" in first.stderr
     assert run(*options[:-1], out, "--shard", "1/2").code == 0
     assert (out / "_SUCCESS").exists()
 
@@ -697,7 +697,7 @@ def test_ids_and_names_are_printed_as_they_are(
     path = make_catalog([{"id": "a:100:b", "image": "no.jpg", "title": "red"}], "x:ok:.csv")
     done = run("predict", path, "--tasks", "color", "--model", model_dir)
     assert "(a:100:b)" in done.stderr
-    assert "x:ok:.labeled.parquet: 1 rows" in done.stderr
+    assert "x:ok:.labeled.parquet: 1 row\n" in done.stderr
 
 
 def test_report_of_an_older_run_is_not_taken_for_that_of_one_that_failed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -436,7 +437,12 @@ def test_the_page_shows_robustness_where_there_is_some(
 ) -> None:
     page = tmp_path / "page.html"
     write_comparison_page(page, compared, "catalog", b"\x89PNG")
-    assert 'src="data:image/png;base64,iVBORw=="' in page.read_text()
+    text = page.read_text()
+    assert 'src="data:image/png;base64,iVBORw=="' in text
+    assert 'alt="Lines of recall' in text
+    # On a phone the pictures scroll: squeezed, their letters cannot be read.
+    assert text.count('<div class="scroll" tabindex="0" role="region" aria-label="recall o') == 2
+    assert "min-width: 640px" in text
     write_comparison_page(page, compared, "catalog")
     assert 'id="curves"' not in page.read_text()
 
@@ -477,3 +483,10 @@ def test_robustness_starts_at_the_figures_of_the_table_and_titles_alone_never_mo
 
 def test_without_being_asked_nothing_is_made_worse(compared: ModelComparison) -> None:
     assert {model.robustness for model in compared.models} == {None}
+
+
+def test_numbers_of_many_models_do_not_run_together() -> None:
+    figure = rates_figure([{"both": Mark(0.5), "title": Mark(0.5)}] * 11, "recall")
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in figure.axes[0].texts), key=lambda b: b.x0)
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -270,7 +270,7 @@ def test_long_title_is_cut_with_a_note(tiny: Bundle, make_catalog: MakeCatalog) 
     page = Page(written(tiny, make_catalog(rows)))
     assert "14,700 more characters" in page.text
     short: list[Row] = [{"title": "red shirt", "color": "Red", "pattern": "X"}]
-    assert "more characters" not in Page(written(tiny, make_catalog(short))).text
+    assert "more character" not in Page(written(tiny, make_catalog(short))).text
 
 
 def test_word_that_says_little_looks_weak(catalog: Path, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_task_without_labels_has_no_plots_and_no_cards(
     unlabelled = Page(part_of(text, "color")).text
     assert "Not judged: no product carries a label of this task." in unlabelled
     assert "right" not in unlabelled
-    assert " given labels, " not in unlabelled
+    assert "May be wrong" not in unlabelled
     assert "not judged: no product carries a label" in page.text
 
 
@@ -543,7 +543,7 @@ def test_task_counts_the_labels_that_are_probably_wrong(tiny: Bundle, catalog: P
     for name in NAMES:
         judged = done.judged["both"][name]
         fair = int((judged.answered & (judged.truth >= 0)).sum())
-        expected = f"Of {fair:,} given labels, {len(issues[name].rows):,} may be wrong."
+        expected = f"May be wrong: {len(issues[name].rows):,} of {fair:,} given labels."
         assert expected in Page(part_of(text, name)).text
 
 
@@ -557,7 +557,7 @@ def test_labels_of_products_that_the_model_learned_from_are_not_judged(
     write_page(tmp_path / "page.html", tiny, ProductSource(catalog), learned, none)
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert text.count("No given label can be judged") == len(NAMES)
-    assert " given labels, " not in text
+    assert "May be wrong" not in text
 
 
 def test_label_table_has_the_rates_of_its_labels(tiny: Bundle, catalog: Path) -> None:
@@ -595,7 +595,7 @@ def test_overview_has_every_figure_of_a_task(tiny: Bundle, catalog: Path) -> Non
         f"{score.brier:.3f}",
     ]
     assert cells[3] != cells[4]
-    assert "95% percentile bootstrap over products" in Page(text).text
+    assert "a percentile bootstrap over products of a recall" in Page(text).text
 
 
 def test_unknown_labels_are_listed_with_counts_and_marked(
@@ -607,7 +607,7 @@ def test_unknown_labels_are_listed_with_counts_and_marked(
     ]
     part = part_of(written(tiny, make_catalog(rows)), "color")
     text = Page(part).text
-    assert "30 products carry a label that the model does not know" in text
+    assert "30 products with a label that the model does not know" in text
     assert "3 labels, 2 of them unknown to the model" in text
     assert "Unknown to the model: Teal (20), Mauve (10)." in text
     table = part[part.index("<tbody>", part.index('class="labels"')) :]
@@ -692,3 +692,38 @@ def test_no_curve_runs_through_the_legend(tiny: Bundle, catalog: Path) -> None:
         "title alone",
         "published",
     ]
+
+
+def test_lines_of_the_main_plot_differ_by_more_than_their_color(
+    tiny: Bundle, catalog: Path
+) -> None:
+    views = {view: tasks["color"] for view, tasks in evaluated(tiny, catalog)[0].judged.items()}
+    lines = curve_figure(views, 0.9, None).axes[0].lines[: len(views)]
+    assert len({str(line._unscaled_dash_pattern) for line in lines}) == len(views) == 4
+
+
+def test_where_nothing_is_answered_nothing_is_drawn_and_no_filter_is_blamed(
+    tiny: Bundle, make_catalog: MakeCatalog
+) -> None:
+    part = part_of(written(tiny, make_catalog([EMPTY, EMPTY])), "color")
+    assert "<svg" not in part
+    assert "Nothing to draw: no product could be answered." in Page(part).text
+    assert "fits the filter" not in Page(part).text
+    assert "large dots" not in Page(part).text
+
+
+def test_one_product_is_one(tiny: Bundle, make_catalog: MakeCatalog) -> None:
+    text = Page(written(tiny, make_catalog([WITH_TITLE]))).text
+    assert " 1 product. " in text
+    assert "1 labelled product, " in text
+    assert not re.search(r"\b1 (products|labels|answers|labelled products)", text)
+
+
+def test_page_says_whose_weight_it_shows_and_what_its_figures_mean(
+    tiny: Bundle, catalog: Path
+) -> None:
+    page = Page(written(tiny, catalog))
+    assert page.text.count("weight of the picture") == 1 + len(NAMES)
+    for term in ("Macro-F1: ", "Coverage: ", "Calibration error: ", "Own words scrubbed: "):
+        assert term in page.text
+    assert "Hierarchical F1" not in page.text, "there is no tree"

@@ -399,3 +399,29 @@ def test_five_thousand_labels_open_and_filter(
 def many_labels(path: Path, labels: tuple[str, ...]) -> Bundle:
     config = msgspec.structs.replace(tiny_config(), tasks=(Task("node", labels),))
     return bundle.load(save_tiny(path, config, seed=1))
+
+
+def test_without_javascript_nothing_is_shown_that_needs_it(
+    browser: sync_api.Browser, tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(written(tiny, make_catalog(labelled_rows(tmp_path, 40))), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator(".card .maps").count() > 0
+    for needless in ("#filters", ".maps", ".skip"):
+        assert not page.locator(needless).first.is_visible()
+    assert page.locator(".card").first.is_visible()
+    context.close()
+
+
+def test_print_keeps_the_colors_that_say_something_and_fits_the_paper(opened: Opened) -> None:
+    opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size({"width": 718, "height": 1000})  # A4 within 10 mm
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 718
+    for told in (".weight", ".weight span", ".key", ".word", ".matrix td"):
+        style = opened.page.locator(told).first.evaluate(
+            "one => getComputedStyle(one).printColorAdjust"
+        )
+        assert style == "exact"

@@ -37,7 +37,8 @@ function filter() {
       card.hidden = !fits(card.dataset, names, kind, status);
       shown += !card.hidden;
     }
-    section.querySelector(".nothing").hidden = shown > 0;
+    const nothing = section.querySelector(".nothing"); // only where there are cards
+    if (nothing) nothing.hidden = shown > 0;
     for (const row of section.querySelectorAll(".labels tbody tr")) {
       row.hidden = !label(row.dataset.label);
     }
