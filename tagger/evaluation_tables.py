@@ -75,8 +75,9 @@ def show_evaluation(
         )
     if evaluation.held_back:
         say(
-            f"{evaluation.held_back:,} of these {counted(evaluation.num_products, 'product')} chose "
-            "the epoch when the model was trained, which flatters it, if less than learning from them"
+            f"{evaluation.held_back:,} of these {counted(evaluation.num_products, 'product')} "
+            "chose the epoch when the model was trained, which flatters it, if less than learning "
+            "from them"
         )
     if evaluation.calibrated_on:
         say(
@@ -276,7 +277,8 @@ def show_calibration(
         if threshold.promises and labelled < calibrated.num_different:
             say(
                 f"{name}: a label to judge by is given for {labelled:,} of "
-                f"{counted(calibrated.num_different, 'product')}; what is promised holds for products like these"
+                f"{counted(calibrated.num_different, 'product')}; what is promised holds for "
+                "products like these"
             )
     named = shlex.join(["--tasks", ",".join(tasks), "--model", str(directory)])
     say(
