@@ -332,7 +332,7 @@ def test_promise_is_said_to_hold_for_products_that_carry_a_label(
         show_calibration(fitted, ["color"], 0.8, path.parent, ProductSource(path))
         said = " ".join(capsys.readouterr().err.split())
         labelled = len({row["title"] for row in rows[: 900 if few else 2000]})
-        line = f"color: {labelled:,} of {fitted.num_different:,} products carry a label"
+        line = f"label to judge by is given for {labelled:,} of {fitted.num_different:,} products"
         assert (line in said) == few
 
 
