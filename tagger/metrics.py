@@ -15,6 +15,11 @@ Correct = NDArray[np.bool_]
 Counts = NDArray[np.int32]
 Interval = tuple[float, float]
 
+LEVEL = 0.95
+"""Of all intervals."""
+ERROR_BINS, RELIABILITY_BINS = 15, 10
+"""Of equal width, over confidences in 0..1."""
+
 RESAMPLES, LEAST_RESAMPLES, DRAWS = 2000, 200, 5_000_000
 """Bootstrap resamples of few products, and of many: as many as DRAWS allow, so that the time stays
 bounded. The ends of an interval are drawn, too: with a standard deviation of .06 and .19 of the
@@ -63,16 +68,16 @@ def per_label(
     }
 
 
-def calibration_error(correct: Correct, confidence: Confidences, num_bins: int = 15) -> float:
+def calibration_error(correct: Correct, confidence: Confidences) -> float:
     """Expected calibration error (Naeini et al. 2015, as in Guo et al. 2017, equation 5).
 
-    The mean over products of |share right - mean confidence| of their bin, of `num_bins` bins of
-    equal width; NaN for no product.
+    The mean over products of |share right - mean confidence| of their bin, of ERROR_BINS of equal
+    width; NaN for no product.
     """
     if not len(correct):
         return float("nan")
-    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
-    gaps = np.bincount(bins, weights=confidence - correct, minlength=num_bins)
+    bins = _bins(confidence, ERROR_BINS)
+    gaps = np.bincount(bins, weights=confidence - correct, minlength=ERROR_BINS)
     return float(np.abs(gaps).sum() / len(correct))
 
 
@@ -135,21 +140,27 @@ def precision_curve(correct: Correct, confidence: Confidences) -> tuple[Confiden
     return (counts / len(correct))[curve.ends_tie], precision[curve.ends_tie]
 
 
+def _bins(confidence: Confidences, count: int) -> NDArray[np.int64]:
+    """(n,) the bin of each, of `count`; a confidence of 1 is in the last."""
+    bins: NDArray[np.int64] = np.minimum((confidence * count).astype(int), count - 1)
+    return bins
+
+
 def reliability(
-    correct: Correct, confidence: Confidences, num_bins: int = 10
+    correct: Correct, confidence: Confidences
 ) -> tuple[Confidences, Confidences, NDArray[np.int64]]:
-    """Of `num_bins` bins of equal width: mean confidence, share right (NaN if empty), products."""
-    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
+    """Of RELIABILITY_BINS of equal width: mean confidence, share right (NaN if empty), products."""
+    bins = _bins(confidence, RELIABILITY_BINS)
+    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
     with np.errstate(invalid="ignore"):
         means, right = (
-            np.bincount(bins, weights=values, minlength=num_bins) / counts
+            np.bincount(bins, weights=values, minlength=RELIABILITY_BINS) / counts
             for values in (confidence, correct)
         )
     return means, right, counts
 
 
-def accuracy_interval(correct: Correct, level: float = 0.95) -> Interval:
+def accuracy_interval(correct: Correct) -> Interval:
     """Wilson's score interval (1927) of the accuracy.
 
     Where all of a few products are right, a bootstrap would say that all others are, too.
@@ -158,13 +169,11 @@ def accuracy_interval(correct: Correct, level: float = 0.95) -> Interval:
 
     if not len(correct):
         return float("nan"), float("nan")
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(level, "wilson")
+    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, "wilson")
     return float(interval.low), float(interval.high)
 
 
-def recall_interval(
-    correct: Correct, confidence: Confidences, precision: float = 0.9, level: float = 0.95
-) -> Interval:
+def recall_interval(correct: Correct, confidence: Confidences, precision: float = 0.9) -> Interval:
     """Percentile bootstrap over products of `recall_at_precision`.
 
     The threshold is chosen anew in each of the resamples, drawn with a fixed seed. Where few
@@ -176,7 +185,7 @@ def recall_interval(
     # Ranked, so that the order of the catalog changes nothing.
     order = np.argsort(-confidence, kind="stable")
     rated = Rated(np.arange(size), correct[order], confidence[order])
-    return _percentiles(resampled([rated], size, precision)[:, 0, 1], level)
+    return _percentiles(resampled([rated], size, precision)[:, 0, 1])
 
 
 @dataclass(frozen=True)
@@ -213,20 +222,20 @@ def resampled(tasks: Sequence[Rated], num_products: int, precision: float) -> Co
     return np.concatenate(parts)
 
 
-def difference_interval(first: Confidences, other: Confidences, level: float = 0.95) -> Interval:
+def difference_interval(first: Confidences, other: Confidences) -> Interval:
     """The percentile interval of `other` - `first` (resamples,), paired; NaN counts nothing."""
     difference = other - first
     difference = difference[~np.isnan(difference)]
-    return _percentiles(difference, level) if len(difference) else (float("nan"), float("nan"))
+    return _percentiles(difference) if len(difference) else (float("nan"), float("nan"))
 
 
-def _percentiles(values: Confidences, level: float) -> Interval:
-    """What holds the middle `level` of what `values`, at least one, were drawn from.
+def _percentiles(values: Confidences) -> Interval:
+    """What holds the middle LEVEL of what `values`, at least one, were drawn from.
 
     Of 200 draws numpy's usual quantiles hold 94.0%, of 50 91.5%; by Weibull's positions k / (n + 1)
     it is 95% of any number (Hyndman and Fan 1996, definition 6).
     """
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
     return float(low), float(high)
 
 

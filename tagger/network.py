@@ -1,6 +1,7 @@
 """What every system of the shelf shares: towers, projections to one width, and a head per task.
 
-A system differs in one thing: how picture and title become one vector per task (`Network.blend`).
+A system says how picture and title become one vector per task (`Network.blend`); those that need to
+have towers, projections, heads or a loss of their own.
 """
 
 from __future__ import annotations

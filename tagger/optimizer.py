@@ -14,6 +14,7 @@ from tagger.config import Training
 from tagger.network import Network
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_STEPS = 5
 
 
 class Muon(Optimizer):
@@ -44,7 +45,7 @@ class Muon(Optimizer):
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values end within about 0.7 .. 1.2."""
     a, b, c = _NEWTON_SCHULZ
     x = matrix.bfloat16()
@@ -52,7 +53,7 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
-    for _ in range(steps):
+    for _ in range(_STEPS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
     result: Tensor = x.T if tall else x
