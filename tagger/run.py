@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file
-from tagger.errors import CatalogError, OutputError, TooManyFailuresError
+from tagger.errors import CatalogError, OtherRunError, OutputError, TooManyFailuresError
 from tagger.job import Job, MaxFailures, fingerprint_of, read_fingerprint
 from tagger.output import ParquetOutput, check_writable, open_output
 from tagger.predict import READ_ROWS, label_batches
 from tagger.previous import Previous
 from tagger.report import Report, Stages, Summary, failed
-from tagger.run_directory import RunDirectory, other_run
+from tagger.run_directory import RunDirectory, Shard, other_run
 from tagger.runtime import Answerer
 from tagger.version import __version__
 
@@ -176,20 +177,35 @@ def is_done(job: Job) -> bool:
     """Whether the output is that of this very run, and finished; nothing is written.
 
     Raises:
-        OtherRunError: it is another file, and nobody said to overwrite it.
+        OtherRunError: it is another file, and nobody said to overwrite it; or a share would
+            overwrite parts of its own run.
     """
-    out, directory = job.options.out, RunDirectory(job.directory, job.options.shard)
-    if job.options.overwrite or not out.exists():
+    options, out = job.options, job.options.out
+    directory = RunDirectory(job.directory, options.shard)
+    if (options.overwrite and options.shard.count == 1) or not out.exists():
         return False
     is_ours, is_whole = directory.is_of(job.fingerprint), not directory.missing(job.num_parts)
     if not job.is_file:
-        return is_ours and is_whole and directory.finished
+        is_done = is_ours and is_whole and directory.finished
+        if is_done and options.overwrite and job.part_sizes:
+            raise _share_of_a_finished_run(out, options.shard)
+        return is_done
     theirs = read_fingerprint(out)
     # A CSV file does not say whose it is; killed at the very end, a run left its parts beside it.
     if theirs != job.fingerprint and not (out.suffix == ".csv" and is_ours and is_whole):
         raise other_run(f"{out} is there already", theirs, job.fingerprint)
     # Parts of another run, which was to replace this one, do not take back that it is finished.
     return not is_ours
+
+
+def _share_of_a_finished_run(out: Path, shard: Shard) -> OtherRunError:
+    """Nothing says whether the other shares are to be labelled anew as well, or just have been."""
+    return OtherRunError(
+        f"{out} holds this very run, finished, and share {shard.number}/{shard.count} does not "
+        "overwrite parts of it",
+        "leave --overwrite out to keep them, or label all anew: "
+        f"rm -r {shlex.quote(str(out))}, then every share again",
+    )
 
 
 def refuse_failures(limit: MaxFailures, summary: Summary, rows: int, published: bool) -> None:

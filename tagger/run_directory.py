@@ -77,8 +77,9 @@ class RunDirectory:
     def open(self, fingerprint: Fingerprint, overwrite: bool) -> RunDirectory:
         """Lock the directory for the run of `fingerprint`, and make it where it is not there.
 
-        With `overwrite`, a finished run or one of another fingerprint is removed first; without it,
-        one that has done no part. What a killed run left half written is deleted.
+        With `overwrite`, a finished run or one of another fingerprint is removed first, but by a
+        share none of its own fingerprint, which others may just have finished; without it, one that
+        has done no part. What a killed run left half written is deleted.
 
         Raises:
             LockedError: another run is at work in it.
@@ -199,7 +200,8 @@ class RunDirectory:
 
     def _fits(self, fingerprint: Fingerprint, overwrite: bool) -> bool:
         """Whether the directory holds a run that this one can go on with, or has finished."""
-        return self.is_of(fingerprint) and not (overwrite and self.finished)
+        replaces = overwrite and self.finished and self.shard.count == 1
+        return self.is_of(fingerprint) and not replaces
 
     def _set_up(self, fingerprint: Fingerprint, overwrite: bool) -> None:
         """Empty the directory of an older run and write the manifest of this one."""

@@ -527,6 +527,31 @@ def test_shards_work_at_the_same_time_but_no_share_twice(
     assert done[0].missing > 0
 
 
+@pytest.mark.parametrize("count", [3, 7])
+def test_shares_that_overwrite_leave_what_the_others_have_done(
+    tiny: Bundle, catalog: Path, tmp_path: Path, count: int
+) -> None:
+    run(job(tiny, catalog, tmp_path / "out", top_k=2))
+    run(job(tiny, catalog, tmp_path / "full"))
+    for number in range(1, count + 1):
+        run(job(tiny, catalog, tmp_path / "out", shard=Shard(number, count), overwrite=True))
+    assert files(tmp_path / "out") == files(tmp_path / "full")
+
+
+def test_share_does_not_overwrite_its_own_run_once_that_has_finished(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out))
+    before = files(out)
+    again = job(tiny, catalog, out, shard=Shard(2, 3), overwrite=True)
+    for do in (run, dry_run):
+        with pytest.raises(OtherRunError, match="share 2/3 does not overwrite parts") as caught:
+            do(again)
+        assert f"rm -r {out}" in caught.value.hint
+    assert files(out) == before
+
+
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "-1/2", "1/2/3", "1/0"])
 def test_shard_that_is_none_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--shard"):
