@@ -215,8 +215,35 @@ class Catalog:
 
     def _csv_batches(self) -> Iterator[pa.RecordBatch]:
         # A Python file, because of Arrow's own ones it reads 32 blocks ahead.
+        num_rows, last = 0, None
         with open(self.path, "rb") as file:
-            yield from self._open_csv(file)
+            for batch in self._open_csv(file):
+                num_rows += batch.num_rows
+                last = batch if batch.num_rows else last
+                yield batch
+        if last is not None:
+            self._refuse_open_quotes(last.column(last.num_columns - 1)[-1].as_py() or "", num_rows)
+
+    def _refuse_open_quotes(self, field: str, row: int) -> None:
+        """Where quotes are never closed, Arrow takes all that follows for one `field`, the last one
+        of the last `row`: the file ends in a comma, a quote, and the field. In blank ones, where
+        that could also be the end of `"\\n"`, no row is lost.
+
+        Raises:
+            CatalogError: so it is; rows in that field would be lost.
+        """
+        if not field.strip():
+            return
+        opened = b'"' + field.replace('"', '""').encode()
+        with open(self.path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(opened) - 1))
+            tail = file.read()
+        if tail[:1] in (b",", b"\r", b"\n") and tail[1:] == opened:
+            beginning = field.strip().splitlines()[0][:40]
+            raise CatalogError(
+                f"{self.path}: quotes that open in row {row}, before {beginning!r}, are not closed",
+                "close them, or leave them out; quotes within quotes are doubled",
+            )
 
     def _open_csv(self, file: BinaryIO) -> pa_csv.CSVStreamingReader:
         with open(self.path, "rb") as again:
@@ -260,7 +287,7 @@ class Catalog:
             reason = f"a row of more than {CSV_BLOCK_BYTES:,} bytes"
             hint = "check its quotes, or write the catalog as Parquet"
         if "columns, got" in reason:
-            hint = "put quotes around fields with commas, or write the catalog as Parquet"
+            hint = "put quotes around fields with commas, and close them; or write it as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
         if isinstance(error, PermissionError):

@@ -93,6 +93,25 @@ def test_csv_row_that_is_too_long_is_said(tmp_path: Path) -> None:
     assert "Parquet" in caught.value.hint
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["", "\n", "\n4,black\n", '""\n4,black\n', '\n4,5"" pipe'])
+def test_csv_whose_quotes_are_never_closed_is_refused_by_their_row(
+    tmp_path: Path, ending: str, newline: str
+) -> None:
+    text = f'id,title\n1,red\n2,"green"\n3,"blue{ending}'.replace("\n", newline)
+    with pytest.raises(CatalogError, match="open in row 3, before 'blue") as caught:
+        _ = Catalog(write(tmp_path, text)).num_rows
+    assert "close them" in caught.value.hint
+
+
+@pytest.mark.parametrize("newline", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("field", ['5" pipe', '"a\nb"', '"a"""', '""', '""""', '"\n"', '"a"b"'])
+def test_csv_whose_last_field_has_closed_quotes_or_none_is_read(
+    tmp_path: Path, field: str, newline: str
+) -> None:
+    assert Catalog(write(tmp_path, f"id,title\n1,a\n2,{field}{newline}")).num_rows == 2
+
+
 @pytest.mark.parametrize("text", ["image,title\na.jpg,größe\n", "image,größe\na.jpg,b\n"])
 def test_csv_that_is_not_utf8_is_refused_with_the_repairing_command(
     tmp_path: Path, text: str
