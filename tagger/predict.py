@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Integral
@@ -167,7 +168,7 @@ def label_batches(
     if answerer.bundle.device_type != "cpu":
         ahead = min(READ_AHEAD * -(-batch_size // READ_ROWS), HELD_BATCHES)
     most_held = min(max(HELD_BATCHES, LENGTHS * batch_size // READ_ROWS), MOST_HELD_BATCHES)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
+    with _decoders() as pool:
         while True:
             with stages.time("read"):
                 for batch in islice(source, ahead + 1 - len(decoding)):
@@ -195,6 +196,17 @@ def label_batches(
                 if held < HELD_BYTES and len(unfinished) < most_held:
                     break
                 late = unfinished[0]
+
+
+@contextmanager
+def _decoders() -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode pictures. Whoever stops in the middle waits for none of those that are
+    queued: a batch of large ones takes minutes."""
+    pool = ThreadPoolExecutor(NUM_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from tagger.config import BATCH_SIZE
 from tagger.encoder import Encoder
 from tagger.errors import CatalogError, ModelError, UsageError
 from tagger.evaluate import evaluate_catalog
-from tagger.images import Pixels
+from tagger.images import NUM_THREADS, ImageStatus, Pixels
 from tagger.job import Job, JobOptions
+from tagger.network import Features
 from tagger.predict import Product, label, label_batches
 from tagger.products import ProductSource
 from tagger.run import run
@@ -315,6 +317,29 @@ def test_labels_of_no_probability_are_no_overflow() -> None:
     answers = BatchAnswers({"color": logits}, weights).without_overflows()
     assert (answers.modality_weights != 0).all((1, 2)).tolist() == [True, False, False, True]
     np.testing.assert_array_equal(answers.logits["color"][[0, 3]], logits[[0, 3]])
+
+
+def test_pictures_that_wait_are_not_decoded_once_something_stops_the_run(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    looked: list[bytes] = []
+
+    class Stopped(Encoder):
+        """The first picture stops it; the others take their time."""
+
+        def look(
+            self, key: bytes, data: bytes
+        ) -> tuple[Pixels | None, Features | None, ImageStatus]:
+            looked.append(data)
+            if data == b"0":
+                raise KeyboardInterrupt
+            time.sleep(0.05)
+            return super().look(key, data)
+
+    rows = pa.record_batch({"image": [str(n).encode() for n in range(4 * NUM_THREADS)]})
+    with pytest.raises(KeyboardInterrupt):
+        list(label_batches(Stopped(tiny), [rows], Labelling(TASKS, tmp_path)))
+    assert len(looked) <= 2 * NUM_THREADS
 
 
 def test_empty_frame_comes_back_empty_with_the_new_columns(model_dir: Path) -> None:
