@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import os
+import re
 import stat
 import struct
 import sys
@@ -37,6 +38,9 @@ cores took a quarter longer."""
 MAX_PIXELS = 100_000_000
 """A picture whose header announces more is refused before it is decoded."""
 MAX_FILE_BYTES = 100_000_000
+MAX_SCANS = 100
+"""Of a progressive JPEG, each of which passes over the whole picture: a usual one has ten, and
+thousands fit into a file of a megabyte."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Not TIFF: libtiff prints to stderr and can take seconds over a damaged file."""
 
@@ -116,6 +120,8 @@ def decode(data: bytes, preprocess: Preprocess) -> tuple[Pixels | None, ImageSta
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None, "too_large"
+            if image.format in ("JPEG", "MPO") and not _has_few_scans(data):
+                return None, "too_large"
             _scale_while_decoding(image, preprocess)
             pixels = np.asarray(_fit(_as_rgb(image, preprocess.fill), preprocess))
     except Image.DecompressionBombError:
@@ -150,6 +156,24 @@ def _read_file(path: str, root: Path, confined: bool) -> tuple[bytes | None, Ima
         return None, "unreadable"
     finally:
         os.close(descriptor)
+
+
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+"""That a length follows, but for the last one; others stand in the data of scans."""
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+
+
+def _has_few_scans(data: bytes) -> bool:
+    """Whether a JPEG has MAX_SCANS at most."""
+    if data.count(_SCAN) <= MAX_SCANS:
+        return True
+    # Thumbnails, and the film behind a picture, have such bytes as well.
+    scans, place = 0, 2
+    while (marker := _MARKER.search(data, place)) and marker[0] != _END:
+        scans += marker[0] == _SCAN
+        length = int.from_bytes(data[marker.end() : marker.end() + 2])
+        place = marker.end() + max(2, length)
+    return scans <= MAX_SCANS
 
 
 def _scale_while_decoding(image: Image.Image, preprocess: Preprocess) -> None:

@@ -64,6 +64,13 @@ def tiff_exif(*entries: tuple[int, int, bytes]) -> bytes:
     return head + body + bytes(4)
 
 
+def with_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan comes `more` times again."""
+    data = encode(noise(), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + more * last + data[-2:]
+
+
 BAD_BYTES: dict[str, tuple[bytes, ImageStatus]] = {
     "zero bytes": (b"", "unreadable"),
     "an HTML page": (b"<!doctype html><html><body>404</body></html>", "unreadable"),
@@ -74,6 +81,7 @@ BAD_BYTES: dict[str, tuple[bytes, ImageStatus]] = {
     "a PostScript program": (b"%!PS-Adobe-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable"),
     "a header without pixels": (png_header(30, 40), "unreadable"),
     "a bomb's header": (png_header(30_000, 30_000), "too_large"),
+    "a JPEG of thousands of scans": (with_scans(3000), "too_large"),
     "a smaller bomb's header": (png_header(11_000, 11_000), "too_large"),
 }
 
@@ -98,6 +106,12 @@ def test_damaged_file_of_any_format_never_raises(kind: str, seed: int) -> None:
         pixels, status = decode(bytes(damaged), PREPROCESS)
         assert (pixels is None) == (status != "ok")
         assert status in IMAGE_STATUSES
+
+
+def test_jpeg_with_a_film_behind_it_or_a_few_scans_more_is_read() -> None:
+    film = b"\xff\xda\0\2" * 3000
+    for data in (with_scans(0) + film, encode(noise(), "JPEG", comment=film), with_scans(80)):
+        assert decode(data, PREPROCESS)[1] == "ok"
 
 
 @pytest.mark.parametrize("kind", [2, 5, 7, 11])
