@@ -10,6 +10,9 @@ import pyarrow as pa
 FEW_CATEGORIES = 64
 """That stay whole in each batch, which has about as many rows: they do not make it large."""
 
+RANKING = pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))
+"""The likeliest labels of a product, best first."""
+
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column of that type holds bytes, such as those of picture files."""

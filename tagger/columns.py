@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tagger.arrow_types import RANKING
 from tagger.calibration import Precision
 from tagger.catalog import Columns
 from tagger.decision import Bools, Decision, Floats, Ids, applies, decide
@@ -19,8 +20,6 @@ from tagger.previous import HASH_COLUMN
 from tagger.runtime import BatchAnswers, Model
 from tagger.tasks import Task
 from tagger.tree import NO_NODE, split_path
-
-_TOP_K = pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _ranked(decision: Decision, k: int, silent: Bools) -> pa.Array:
         else None
         for ids, row, there in zip(best, values, ~silent, strict=True)
     ]
-    return pa.array(ranked, _TOP_K)
+    return pa.array(ranked, RANKING)
 
 
 def task_fields(task: Task, top_k: int | None) -> list[tuple[str, pa.DataType]]:
@@ -138,7 +137,7 @@ def task_fields(task: Task, top_k: int | None) -> list[tuple[str, pa.DataType]]:
         ("image_weight", pa.float32()),
         ("text_weight", pa.float32()),
         ("status", pa.string()),
-        *([("top_k", _TOP_K)] if top_k is not None else []),
+        *([("top_k", RANKING)] if top_k is not None else []),
     ]
     return [(f"{task.name}_{column}", kind) for column, kind in columns]
 

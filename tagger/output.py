@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tagger.arrow_types import as_file, is_bytes
+from tagger.arrow_types import RANKING, as_file, is_bytes
 from tagger.errors import DiskFullError, OutputError, UsageError
 from tagger.paths import is_there
 
@@ -303,18 +303,16 @@ def cannot_write(
     return OutputError(reason, "check the folder and its permissions, or name another --out")
 
 
-def _is_ranking(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
-
-
 def _csv_schema(schema: pa.Schema) -> pa.Schema:
-    """CSV has no dictionaries and no lists: the former are plain, a ranking is JSON text."""
+    """CSV has no dictionaries, no views and no lists: the first are plain, a ranking is JSON."""
     fields = []
     for field in schema:
         kind = field.type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        elif _is_ranking(kind):
+        elif pa.types.is_string_view(kind):
+            kind = pa.large_string()
+        elif kind == RANKING:
             kind = pa.string()
         fields.append((field.name, kind))
     return pa.schema(fields)
@@ -324,7 +322,7 @@ def _csv_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = _csv_schema(batch.schema)
     columns = [
         pa.array(map(_json, column.to_pylist()), kind)
-        if _is_ranking(column.type)
+        if column.type == RANKING
         else _valid(column.cast(kind))
         for column, kind in zip(batch.columns, schema.types, strict=True)
     ]

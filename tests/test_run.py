@@ -179,6 +179,23 @@ def test_bytes_of_any_type_are_refused_for_csv_before_the_run(
         job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize("cell", [{"price": float("nan")}, {"picture": b"\xff"}, {"label": "a"}])
+def test_lists_of_the_catalog_are_refused_for_csv_before_the_run(
+    tiny: Bundle, tmp_path: Path, cell: dict[str, Any]
+) -> None:
+    pq.write_table(pa.table({"title": ["red"], "offers": [[cell]]}), tmp_path / "feed.parquet")
+    with pytest.raises(UsageError, match="column 'offers' of type list"):
+        job(tiny, tmp_path / "feed.parquet", tmp_path / "out.csv")
+
+
+def test_views_of_text_go_into_csv(tiny: Bundle, tmp_path: Path) -> None:
+    notes = pa.array(["a", None, "a longer note, with a comma"], pa.string_view())
+    path = tmp_path / "feed.parquet"
+    pq.write_table(pa.table({"title": ["red"] * 3, "note": notes}), path)
+    run(job(tiny, path, tmp_path / "out.csv"))
+    assert Catalog(tmp_path / "out.csv").read(["note"])["note"].to_pylist() == notes.to_pylist()
+
+
 @pytest.mark.parametrize(("share", "rows"), [("29%", 100), ("29%", 1000), ("7%", 100), ("5%", 40)])
 def test_as_many_failures_as_allowed_are_allowed(share: str, rows: int) -> None:
     allowed = MaxFailures.parse(share)
