@@ -274,6 +274,13 @@ class Catalog:
                     "write all parts of the catalog with one schema",
                 )
 
+    def _nested_columns(self) -> list[str]:
+        """Those with categories in them, or all where none has."""
+        nested = {
+            field.name: str(field.type) for field in self.schema if pa.types.is_nested(field.type)
+        }
+        return [name for name, kind in nested.items() if "dictionary<" in kind] or list(nested)
+
     def _is_utf_16(self) -> bool:
         """Whether a file begins with the byte order mark of UTF-16."""
         with suppress(OSError), open(self.path, "rb") as file:
@@ -290,6 +297,11 @@ class Catalog:
             hint = "put quotes around fields with commas, and close them; or write it as Parquet"
         if "UTF8" in reason or "utf-8" in reason.lower():
             hint = "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 old.csv > new.csv"
+        if "Nested data conversions" in reason:
+            reason = f"Arrow does not read the nested {listing(self._nested_columns())}"
+            hint = "write what they hold as plain values, without categories; or leave them out"
+        if "Cannot decrypt" in reason or "no decryption found" in reason:
+            reason, hint = "it is encrypted", "decrypt it first: write it anew without encryption"
         if isinstance(error, PermissionError):
             hint = f"see its rights: ls -ld {shlex.quote(str(self.path))}"
         if not self._parts and self._is_utf_16():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as parquet_encryption
 import pytest
 
 from tagger.catalog import CSV_BLOCK_BYTES, Catalog, Columns, strings
@@ -460,3 +461,40 @@ def test_booleans_are_one_label_from_parquet_and_from_the_csv_of_pandas(tmp_path
     for name in ("catalog.parquet", "catalog.csv"):
         products = ProductSource(tmp_path / name).read(["organic"])
         assert products.labels["organic"] == ["True", None, "False"]
+
+
+def test_nested_column_that_arrow_cannot_read_is_named(tmp_path: Path) -> None:
+    sizes = pa.array([str(n) for n in range(500)]).dictionary_encode()
+    lists = pa.ListArray.from_arrays(pa.array(range(501), pa.int32()), sizes)
+    table = pa.table({"title": ["a"] * 500, "tags": [["b"]] * 500, "sizes": lists})
+    pq.write_table(table, tmp_path / "feed.parquet", row_group_size=100)
+    with pytest.raises(CatalogError, match="does not read the nested 'sizes'") as caught:
+        rows_of(tmp_path / "feed.parquet")
+    assert "without categories" in caught.value.hint
+
+
+class PlainKeys(parquet_encryption.KmsClient):
+    """Keys that are what they are called."""
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
+        return key_bytes
+
+    def unwrap_key(self, wrapped_key: bytes, master_key_identifier: str) -> bytes:
+        return wrapped_key
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_encrypted_catalog_is_called_that(tmp_path: Path, plaintext_footer: bool) -> None:
+    factory = parquet_encryption.CryptoFactory(lambda _: PlainKeys())
+    properties = factory.file_encryption_properties(
+        parquet_encryption.KmsConnectionConfig(),
+        parquet_encryption.EncryptionConfiguration(
+            footer_key="f", column_keys={"k": ["title"]}, plaintext_footer=plaintext_footer
+        ),
+    )
+    table, path = pa.table({"title": ["red"]}), tmp_path / "feed.parquet"
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    with pytest.raises(CatalogError, match="it is encrypted") as caught:
+        rows_of(path)
+    assert "decrypt it first" in caught.value.hint
