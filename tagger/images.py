@@ -41,6 +41,8 @@ MAX_FILE_BYTES = 100_000_000
 MAX_SCANS = 100
 """Of a progressive JPEG, each of which passes over the whole picture: a usual one has ten, and
 thousands fit into a file of a megabyte."""
+STRIP_ROWS = 256
+"""Of a transparent picture that are laid on a ground at a time."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Not TIFF: libtiff prints to stderr and can take seconds over a damaged file."""
 
@@ -204,16 +206,29 @@ def _as_rgb(image: Image.Image, fill: int) -> Image.Image:
     upright = image if turn is None else image.transpose(turn)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         # Deep grey: Pillow's own conversion would clip instead of scaling.
-        values = np.asarray(upright, dtype=np.float32)
+        values = np.array(upright, dtype=np.float32)
         deep = upright.mode.startswith("I;16") or values.max(initial=0.0) > 255
         peak = 65535.0 if deep else 255.0
-        grey = (values.clip(0, peak) * (255.0 / peak)).astype(np.uint8)
+        np.clip(values, 0, peak, out=values)
+        values *= 255.0 / peak
+        grey = values.astype(np.uint8)
+        del values  # four bytes a pixel
         return Image.fromarray(grey).convert("RGB")
     if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (fill, fill, fill, 255))
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return upright.convert("RGB")
+        return _laid_on(upright, fill)
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def _laid_on(image: Image.Image, fill: int) -> Image.Image:
+    """Transparency laid on grey level `fill`, in strips: all at once, a picture of MAX_PIXELS took
+    1.9 GB."""
+    laid = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP_ROWS):
+        box = (0, top, image.width, min(top + STRIP_ROWS, image.height))
+        strip = image.crop(box).convert("RGBA")
+        ground = Image.new("RGBA", strip.size, (fill, fill, fill, 255))
+        laid.paste(Image.alpha_composite(ground, strip).convert("RGB"), box)
+    return laid
 
 
 def _fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -17,7 +19,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from tagger.config import Preprocess
-from tagger.images import IMAGE_STATUSES, MAX_FILE_BYTES, ImageStatus, Pixels, decode, load_pixels
+from tagger.images import (
+    IMAGE_STATUSES,
+    MAX_FILE_BYTES,
+    STRIP_ROWS,
+    ImageStatus,
+    Pixels,
+    decode,
+    load_pixels,
+)
 
 PREPROCESS = Preprocess(height=32, width=24, resize="longest", fill=255)
 SQUASH = Preprocess(height=32, width=24, resize="squash", fill=255)
@@ -230,6 +240,42 @@ def test_transparent_pixels_are_the_fill(fill: int) -> None:
     palette.putpalette([255, 0, 0] * 256)
     for data in (encode(clear), encode(clear, "WEBP"), encode(palette, transparency=9)):
         assert (pixels_of(data, preprocess) == fill).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_of_a_tall_picture_is_laid_on_the_fill_without_seams(mode: str) -> None:
+    image = noise(24, 3 * STRIP_ROWS - 5)
+    image.putalpha(noise(*image.size, seed=1).convert("L"))
+    image = image.convert(mode) if mode != "P" else image.quantize(30)
+    ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
+    whole = Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    preprocess = Preprocess(height=image.height, width=image.width, resize="squash", fill=128)
+    assert np.array_equal(pixels_of(encode(image), preprocess), np.asarray(whole))
+
+
+BYTES_A_PIXEL = """
+import re, sys
+from PIL import Image
+from tagger.config import Preprocess
+from tagger.images import decode
+def most():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+content = open(sys.argv[1], "rb").read()
+before = most()
+assert decode(content, Preprocess(height=32, width=24, resize="squash"))[1] == "ok"
+print((most() - before) / 4000**2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it otherwise")
+@pytest.mark.parametrize(("mode", "most"), [("RGBA", 11), ("RGB", 6), ("I;16", 11)])
+def test_large_picture_is_decoded_in_a_few_bytes_a_pixel(
+    tmp_path: Path, mode: str, most: float
+) -> None:
+    (tmp_path / "large.png").write_bytes(encode(Image.new(mode, (4000, 4000))))
+    command = [sys.executable, "-c", BYTES_A_PIXEL, str(tmp_path / "large.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < most
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
