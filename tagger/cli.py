@@ -40,6 +40,13 @@ def options(
     ] = False,
 ) -> None:
     """Label product catalogs from pictures and titles."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # torch would end the process with a message of its own
+        raise UsageError(
+            f"the folder that tagger runs in is gone: {os.environ.get('PWD', 'it was deleted')}",
+            "go to one that is there: cd",
+        ) from error
 
 
 app.command()(train)

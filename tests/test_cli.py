@@ -784,3 +784,17 @@ def test_program_ends_with_the_code_of_the_command_whatever_threads_do(end: int)
 def test_precision_that_is_none_is_named(run: Run, catalog: Path, model_dir: Path) -> None:
     options = ("--tasks", "color", "--model", model_dir)
     check_error(run("predict", catalog, *options, "--min-precision", "95"), 2, "between 0 and 1")
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "eval"])
+def test_folder_that_was_deleted_is_said_in_two_lines(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run(command, str(tmp_path / "feed.parquet"), "--tasks", "color")
+    assert result.code == UsageError.exit_code
+    error, hint = result.stderr.splitlines()
+    assert "the folder that tagger runs in is gone" in error
+    assert hint.endswith("cd")
