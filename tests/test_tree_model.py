@@ -963,7 +963,7 @@ def test_page_judges_labels_of_products_that_the_task_is_said_not_to_apply_to(
     path, page = write(tmp_path / "labelled.parquet", rows), tmp_path / "page.html"
     assert call("eval", path, "--tasks", "sleeve", "--model", none, "--report", page) == 0
     text = page.read_text(encoding="utf-8")
-    assert f"Of {len(rows):,} given labels" in text
+    assert f" of {len(rows):,} given labels." in text
     # None of them is published, as sure as the network may be.
     assert 'data-status="abstain"' in text
     assert 'data-status="ok"' not in text
