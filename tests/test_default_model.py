@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 import tagger
-from tagger.bundle import resolve
+from tagger.bundle import load, resolve
 from tagger.config import DEFAULT_MODEL, DEFAULT_ZERO_SHOT, read_config
 from tagger.errors import ModelError
+from tagger.preprocess import collate_titles
 
 from .test_tree_model import call
 
@@ -22,6 +26,17 @@ BARE = {
     "pattern": ("Accessories > Watches",),
 }
 """Nodes whose products have no such attribute."""
+GOLDEN = Path(__file__).parent / "data" / "fashion.safetensors"
+GOLDEN_TITLES = (
+    "Acme Men Striped Navy Blue Polo T-Shirt",
+    "WOMEN'S black leather SHOES, size 38",
+    "Analog Watch for girls & boys - Gold; water-resistant " * 4,
+    None,
+    "Café kurta ½ sleeves 漢字",
+    "red",
+    "shirt dress, not a dress shirt",
+    None,
+)
 BAD_ROWS = {
     "0014": ("not_found", "ok"),
     "0028": ("unreadable", "ok"),
@@ -83,6 +98,28 @@ def test_bad_rows_of_the_example_are_statuses(labeled: pd.DataFrame) -> None:
         assert (row["image_status"], row["title_status"]) == statuses
         assert row["color_status"] == ("error" if statuses == ("missing", "missing") else "ok")
     assert (labeled.drop(index=list(BAD_ROWS))["image_status"] == "ok").all()
+
+
+@torch.no_grad()
+def golden_answers(pictures: Tensor) -> dict[str, Tensor]:
+    """Of GOLDEN_TITLES and the first of them with `pictures` (n, 3, 20, 15), each number of which
+    is a square of pixels: logits by task, and what the modalities weigh."""
+    model = load(DEFAULT_MODEL)
+    pixels = torch.zeros(len(GOLDEN_TITLES), 3, 160, 120, dtype=torch.uint8)
+    pixels[: len(pictures)] = pictures.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    present = torch.arange(len(pixels)) < len(pictures)
+    output = model.model(pixels, present, *collate_titles(GOLDEN_TITLES, model.tokenizer, None))
+    return {**output.logits, "modality weights": output.modality_weights}
+
+
+def test_it_answers_as_when_it_was_made() -> None:
+    """A model that is trained anew needs a new file, which was made with
+    `pictures = torch.randint(0, 256, (6, 3, 20, 15), dtype=torch.uint8)` after
+    `torch.manual_seed(0)`, by `save_file({**golden_answers(pictures), "pictures": pictures}, ...)`.
+    """
+    golden = load_file(GOLDEN)
+    answers = golden_answers(golden.pop("pictures"))
+    torch.testing.assert_close(answers, golden, rtol=1e-3, atol=1e-3)
 
 
 def test_the_directory_is_small_and_complete() -> None:

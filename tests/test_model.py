@@ -10,7 +10,7 @@ from torch import Tensor
 from tagger.config import Architecture, Config, ConvTower, Fusion, Preprocess, TokenTower
 from tagger.modalities import IMAGE, TEXT
 from tagger.model import CMAClip
-from tagger.network import Output
+from tagger.network import Output, Sequence, attended
 from tagger.tasks import Task
 
 CONFIG = Config(
@@ -162,6 +162,19 @@ def test_both_modalities_change_the_answer(queries: bool) -> None:
 
 @EITHER
 @torch.no_grad()
+def test_order_of_the_words_changes_the_answer(queries: bool) -> None:
+    model = make_model(task_queries=queries)
+    pixels, present, ids, _ = make_inputs()
+    whole = torch.ones_like(ids, dtype=torch.bool)
+    base = model(pixels, present, ids, whole).logits["color"]
+    swapped = ids[:, [1, 0, *range(2, ids.shape[1])]]
+    differs = ids[:, 0] != ids[:, 1]
+    changed = (base - model(pixels, present, swapped, whole).logits["color"]).abs().amax(1)
+    assert bool((changed[differs] > 1e-4).all())
+
+
+@EITHER
+@torch.no_grad()
 def test_patches_and_words_see_each_other_before_the_globals_are_weighed(queries: bool) -> None:
     model = make_model(task_queries=queries)
     pixels, present, ids, mask = make_inputs()
@@ -184,6 +197,36 @@ def test_pixels_of_an_absent_picture_stay_out_of_the_batch_statistics_in_trainin
         model = make_model(dropout=0.0).train()
         outputs.append(model(given, present, ids, mask).logits["color"])
     torch.testing.assert_close(*outputs)
+
+
+@torch.no_grad()
+def test_whole_tokens_of_pictures_and_single_numbers_of_heads_are_dropped_in_training_alone() -> (
+    None
+):
+    model = make_model(dropout=0.5)
+    pixels, present, _, _ = make_inputs()
+    features = model.image_features(pixels)
+    assert model.modality_embedding is not None
+    of_nothing = model.modality_embedding[IMAGE]
+    alike = torch.randn(1, 16).expand(100, 16)
+    kept = model.project_image(features, present).tokens
+    assert not bool((kept == of_nothing).all(-1).any())
+    assert len(model.heads[0](alike).unique(dim=0)) == 1
+    model.train()
+    dropped = (model.project_image(features, present).tokens == of_nothing).float().mean(-1)
+    assert set(dropped.flatten().tolist()) == {0.0, 1.0}
+    assert len(model.heads[0](alike).unique(dim=0)) == 100
+
+
+def test_a_modality_that_is_there_weighs_something_even_if_nothing_looks_at_it() -> None:
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    image, text = Sequence(torch.zeros(2, 3, 4), mask), Sequence(torch.zeros(2, 3, 4), mask.clone())
+    text.mask[1] = False
+    to_words = torch.tensor([0.5, 0.3, 0.2, 0.0, 0.0, 0.0]).expand(2, 1, 6)
+    weights = attended(to_words, image, text)[:, 0]
+    assert 0 < float(weights[0, IMAGE]) < 1e-5
+    assert weights[1].tolist() == [1.0, 0.0]
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
 
 
 @EITHER

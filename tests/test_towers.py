@@ -250,6 +250,16 @@ def test_text_tower_reads_its_global_token_at_the_end_and_ignores_padding(kernel
     torch.testing.assert_close(tower(padded, padding)[0], pooled)
 
 
+def test_pictures_of_another_size_than_the_tower_takes_are_refused() -> None:
+    config = Config(
+        architecture=Architecture(open_clip="tiny-clip"),
+        preprocess=Preprocess(height=64, width=64),
+        tasks=TASKS,
+    )
+    with pytest.raises(ModelError, match="takes pictures of 32x32, preprocess makes them 64x64"):
+        CMAClip(config)
+
+
 def test_weights_for_another_activation_are_refused_with_the_right_model() -> None:
     with pytest.raises(WeightsError, match="another activation") as refused:
         load_pretrained("ViT-B-32", "openai", *open_clip_towers("tiny-clip"))
@@ -436,6 +446,17 @@ def make_attention() -> tuple[Attention, Tensor, Tensor]:
     for parameter in attention.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return attention, torch.randn(2, 40, 32), torch.arange(40) < torch.tensor([[40], [25]])
+
+
+def test_attention_is_that_of_torch() -> None:
+    attention, x, mask = make_attention()
+    theirs = nn.MultiheadAttention(32, 4, batch_first=True)
+    names = {"in_proj_": attention.qkv, "out_proj.": attention.out}
+    theirs.load_state_dict(
+        {f"{n}{kind}": value for n, m in names.items() for kind, value in m.state_dict().items()}
+    )
+    expected = theirs(x, x, x, key_padding_mask=~mask)[0]
+    torch.testing.assert_close(attention(x, mask), expected)
 
 
 def test_attention_of_a_few_tokens_is_that_of_all_and_teaches_the_same() -> None:
