@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from tagger.augment import Mixed, augment_pixels, augment_titles, mix
 from tagger.config import Training
 from tagger.fit import Lesson, _lessons, mismatched, multitask_loss
+from tagger.modalities import IMAGE, TEXT
 from tagger.network import Output, Sequence
 from tagger.optimizer import Muon, build_optimizers, orthogonalise, schedule
 from tagger.scrub import giveaways, words_of
@@ -16,6 +18,7 @@ from tagger.titles import title_status
 from tests.test_model import make_inputs, make_model
 
 RECIPE = Training(label_smoothing=0.0)
+STILL = Training(flip=False, shift=0.0, scale=0.0, brightness=0.0, erase=0.0)
 SPANS = {"color": torch.tensor([[0, 1], [1, 2], [2, 3]])}
 
 
@@ -53,6 +56,34 @@ def test_losses_add_over_tasks_and_views_with_their_weights() -> None:
         [Lesson(output(logits)), Lesson(output(logits), 0.5)], target, SPANS, weights, RECIPE
     )
     torch.testing.assert_close(both, 1.5 * one)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
+def test_loss_is_smoothed_as_torch_does_it_and_as_much_as_the_recipe_says(smoothing: float) -> None:
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    recipe = Training(label_smoothing=smoothing)
+    weights = {"color": torch.ones(3)}
+    found = multitask_loss([Lesson(output(logits))], {"color": target}, SPANS, weights, recipe)
+    expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("picture_alone", [0.0, 0.75])
+@pytest.mark.parametrize("title_alone", [0.0, 0.25])
+def test_lessons_of_one_modality_weigh_what_the_recipe_says(
+    picture_alone: float, title_alone: float
+) -> None:
+    model = make_model()
+    pixels, present, ids, mask = make_inputs()
+    image, text = model.encode_image(pixels, present), model.encode_text(ids, mask)
+    recipe = Training(image_only_weight=picture_alone, title_only_weight=title_alone)
+    both, *alone = _lessons(model, recipe, image, text, None, torch.Generator())
+    assert both.weight == 1
+    assert bool((both.output.modality_weights > 0).all())
+    assert [lesson.weight for lesson in alone] == [w for w in (picture_alone, title_alone) if w]
+    for lesson in alone:
+        absent = TEXT if lesson.weight == picture_alone else IMAGE
+        assert bool((lesson.output.modality_weights[..., absent] == 0).all())
 
 
 def test_lessons_of_mixed_pictures_add_up_to_those_of_both_products() -> None:
@@ -123,6 +154,47 @@ def test_augmented_pictures_keep_shape_range_and_mean_color() -> None:
     assert float(changed.max()) <= 255
     assert bool((changed[:, 1:] == 0).all())  # never the hue
     assert float(changed[:, 0].std()) > 1  # but the brightness
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_half_of_the_pictures_are_mirrored_where_the_recipe_says_so(flip: bool) -> None:
+    pixels = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
+    pixels[..., :4] = 200
+    changed = augment_pixels(pixels, replace(STILL, flip=flip), torch.Generator().manual_seed(0))
+    mirrored = (changed == pixels.flip(3)).flatten(1).all(1)
+    assert bool((mirrored | (changed == pixels).flatten(1).all(1)).all())
+    assert float(mirrored.float().mean()) == pytest.approx(0.5 if flip else 0.0, abs=0.15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_pictures_has_a_small_grey_box(share: float) -> None:
+    pixels = torch.zeros(400, 3, 20, 20, dtype=torch.uint8)
+    recipe = replace(STILL, erase=share)
+    grey = augment_pixels(pixels, recipe, torch.Generator().manual_seed(0)) == 127
+    assert float(grey.flatten(1).any(1).float().mean()) == pytest.approx(share, abs=0.1)
+    assert float(grey.float().mean((1, 2, 3)).max()) <= 0.25
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_pictures_are_moved_as_far_as_the_recipe_says(shift: float) -> None:
+    pixels = torch.zeros(200, 3, 40, 40, dtype=torch.uint8)
+    pixels[:, :, 19:21, 19:21] = 255
+    recipe = replace(STILL, shift=shift)
+    changed = augment_pixels(pixels, recipe, torch.Generator().manual_seed(0))[:, 0]
+    for side in (1, 2):
+        place = (changed.sum(side) * torch.arange(40)).sum(1) / changed.sum((1, 2))
+        assert float((place - 19.5).abs().max()) == pytest.approx(shift * 40, abs=0.3)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.2])
+def test_pictures_are_enlarged_and_shrunk_as_much_as_the_recipe_says(scale: float) -> None:
+    pixels = torch.zeros(200, 3, 40, 40, dtype=torch.uint8)
+    pixels[:, :, 10:30, 10:30] = 255
+    recipe = replace(STILL, scale=scale)
+    changed = augment_pixels(pixels, recipe, torch.Generator().manual_seed(0))[:, 0]
+    width = changed[:, 19].sum(1) / 255
+    assert float(width.max()) == pytest.approx(20 / (1 - scale), abs=0.5)
+    assert float(width.min()) == pytest.approx(20 / (1 + scale), abs=0.5)
 
 
 def test_augmentation_follows_from_its_generator() -> None:

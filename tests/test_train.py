@@ -8,11 +8,12 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -57,7 +58,7 @@ from tagger.train import LOCK, TrainOptions, TrainResult, train
 from tagger.training_data import Data
 from tagger.training_messages import TrainMonitor
 
-from .conftest import largest_file
+from .conftest import largest_file, save_picture
 
 COLORS = {"Red": (220, 30, 30), "Green": (30, 180, 60), "Blue": (40, 60, 220)}
 SHAPES = ("Tie", "Belt")
@@ -161,13 +162,143 @@ def test_it_learns_each_task_from_the_modality_that_tells_it(options: TrainOptio
     assert image_weight["color"] > image_weight["shape"]
 
 
-def averaging(definition: Path, decay: float, folder: Path) -> str:
-    """A copy of `definition` that averages weights."""
-    config = read_config(definition / "config.json")
-    training = msgspec.structs.replace(config.training, weight_average=decay)
+def with_recipe(config: Config, recipe: Mapping[str, object], folder: Path) -> str:
+    """A definition in `folder`, of `config` with another recipe."""
+    training = msgspec.structs.replace(config.training, **recipe)
     folder.mkdir()
     write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
     return str(folder)
+
+
+def averaging(definition: Path, decay: float, folder: Path) -> str:
+    """A copy of `definition` that averages weights."""
+    return with_recipe(read_config(definition / "config.json"), {"weight_average": decay}, folder)
+
+
+def test_best_epoch_is_the_one_with_the_best_mean_over_views_and_tasks(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    result = run(replace(options, epochs=5))
+    accuracies = [
+        [value for by_task in epoch.accuracy.values() for value in by_task.values()]
+        for epoch in result.history
+    ]
+    scores = [sum(a or 0 for a in known) / len(known) for known in accuracies]
+    assert [epoch.score for epoch in result.history] == pytest.approx(scores)
+    assert result.best_epoch == int(np.argmax(scores))
+
+
+NOTHING: dict[str, object] = {
+    "flip": False,
+    **dict.fromkeys(("shift", "scale", "brightness", "erase", "cutmix", "mismatch"), 0.0),
+    **dict.fromkeys(("word_dropout", "invented_words", "scrub"), 0.0),
+    **dict.fromkeys(("class_balance", "label_smoothing", "weight_average"), 0.0),
+}
+"""A recipe without any variation."""
+SOMETHING: dict[str, object] = {
+    "flip": True,
+    "shift": 0.4,
+    "scale": 0.5,
+    "brightness": 0.9,
+    "erase": 1.0,
+    "cutmix": 1.0,
+    "mismatch": 0.9,
+    "word_dropout": 0.9,
+    "invented_words": 0.9,
+    "scrub": 1.0,
+    "class_balance": 1.0,
+    "label_smoothing": 0.5,
+    "weight_average": 0.9,
+    "epochs": 2,
+    "batch_size": 12,
+    "accumulate": 2,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "tower_lr": 1e-3,
+    "muon_lr": 0.01,
+    "weight_decay": 0.5,
+    "warmup": 1.0,
+    "clip_norm": 1e-9,
+    "image_only_weight": 3.0,
+    "title_only_weight": 3.0,
+    "min_support": 10,
+    "validation_share": 0.4,
+    "seed": 1,
+}
+
+
+Learn = Callable[[Mapping[str, object]], dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def learn(definition: Path, tmp_path_factory: pytest.TempPathFactory) -> Learn:
+    """The weights after an epoch on 40 products, by a recipe that varies nothing but as given."""
+    folder = tmp_path_factory.mktemp("recipes")
+    rows = []
+    for number in range(40):
+        save_picture(folder / f"{number}.jpg", number)
+        color = ("Red", "Blue", "Green")[number % 5 % 3]
+        word, other = MADE_UP[number % 10], MADE_UP[number // 4]
+        shape = "Rare" if number % 3 == 0 else "Tie"
+        title = f"{word} {other}{number} {color} {shape} of {other}"
+        rows.append({"image": f"{number}.jpg", "title": title, "color": color, "shape": shape})
+    pd.DataFrame(rows).to_parquet(folder / "catalog.parquet")
+
+    def learned(recipe: Mapping[str, object]) -> dict[str, torch.Tensor]:
+        made = folder / f"recipe-{len(list(folder.glob('recipe-*')))}"
+        given = {"epochs": 1, "min_support": 2, **NOTHING, **recipe}
+        model = with_recipe(read_config(definition / "config.json"), given, made)
+        run(TrainOptions(folder / "catalog.parquet", ["color", "shape"], made / "out", model))
+        return weights(made / "out")
+
+    return learned
+
+
+@pytest.fixture(scope="module")
+def plain(learn: Learn) -> dict[str, torch.Tensor]:
+    return learn({})
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_one_recipe_teaches_the_same_twice(learn: Learn, plain: dict[str, torch.Tensor]) -> None:
+    assert same(learn({}), plain)
+
+
+@pytest.mark.parametrize("name", [n for n in Training.__struct_fields__ if n != "freeze_towers"])
+def test_every_part_of_the_recipe_changes_what_is_learned(
+    learn: Learn, plain: dict[str, torch.Tensor], name: str
+) -> None:
+    assert not same(learn({name: SOMETHING[name]}), plain)
+
+
+class Losses(Silent):
+    """Keeps the loss of every step, a running mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        self.losses.append(loss)
+
+
+def test_order_of_the_products_is_another_in_every_epoch(
+    options: TrainOptions, definition: Path, tmp_path: Path
+) -> None:
+    # A model that does not learn has another loss only where the batches are others.
+    still = dict.fromkeys(("lr", "tower_lr", "muon_lr", "weight_decay"), 0.0)
+    config = read_config(definition / "config.json")
+    config = msgspec.structs.replace(
+        config, fusion=msgspec.structs.replace(config.fusion, dropout=0.0)
+    )
+    model = with_recipe(config, {**NOTHING, **still}, tmp_path / "still")
+    seen = Losses()
+    run(replace(options, model=model, epochs=3), seen)
+    epochs = np.split(np.array(seen.losses), 3)
+    assert all(len(set(firsts)) == 3 for firsts in zip(*epochs, strict=True))
 
 
 @pytest.mark.parametrize(("killed_after", "decay"), [(1, 0.0), (2, 0.0), (2, 0.9)])
@@ -458,21 +589,14 @@ def test_gradient_accumulation_takes_one_step_for_several_batches(
     options: TrainOptions, definition: Path, tmp_path: Path
 ) -> None:
     """11 batches of 10, four to a step: as many steps as 3 batches of 40 make."""
-    config = bundle.read_config(definition / "config.json")
+    config = read_config(definition / "config.json")
     steps = []
     for batch_size, accumulate in ((10, 4), (40, 1)):
-        training = msgspec.structs.replace(
-            config.training, accumulate=accumulate, batch_size=batch_size, epochs=1
-        )
-        folder = tmp_path / f"accumulate-{accumulate}"
-        folder.mkdir()
-        write_config(msgspec.structs.replace(config, training=training), folder / "config.json")
+        recipe = {"accumulate": accumulate, "batch_size": batch_size, "epochs": 1}
+        model = with_recipe(config, recipe, tmp_path / f"accumulate-{accumulate}")
         out = tmp_path / f"out-{accumulate}"
         with pytest.raises(KeyboardInterrupt):
-            run(
-                replace(options, model=str(folder), out=out, epochs=2),
-                Silent(stop_after=1),
-            )
+            run(replace(options, model=model, out=out, epochs=2), Silent(stop_after=1))
         found = next(out.glob("checkpoint-*/tensors.safetensors"))
         tensors = load_file(found)
         steps.append({float(t) for name, t in tensors.items() if name.endswith("/step")})
