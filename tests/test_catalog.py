@@ -16,7 +16,7 @@ import pyarrow.parquet.encryption as parquet_encryption
 import pytest
 
 from tagger.catalog import CSV_BLOCK_BYTES, Catalog, Columns, strings
-from tagger.errors import CatalogError, UsageError
+from tagger.errors import CatalogChangedError, CatalogError, UsageError
 from tagger.products import ProductSource, input_columns, read_products
 from tagger.tasks import learn_task
 
@@ -54,6 +54,19 @@ def test_csv_field_stays_the_string_that_was_written(tmp_path: Path, field: str)
 def test_csv_empty_field_is_null_and_quoted_empty_field_is_the_empty_string(tmp_path: Path) -> None:
     path = write(tmp_path, 'title,image\n,a.jpg\n"",b.jpg\n')
     assert [row["title"] for row in rows_of(path)] == [None, ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "titles"),
+    [
+        ("title\nred\n\nblue\n", ["red", None, "blue"]),
+        ("title,id\nred,1\n\nblue,2\n", ["red", "blue"]),
+    ],
+)
+def test_blank_line_is_a_product_only_where_a_row_is_a_single_field(
+    tmp_path: Path, text: str, titles: list[str | None]
+) -> None:
+    assert [row["title"] for row in rows_of(write(tmp_path, text))] == titles
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -329,6 +342,14 @@ def test_parts_may_end_in_pq(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "feed") == [{"title": "a.parquet"}, {"title": "b.pq"}]
 
 
+def test_parts_that_begin_with_an_underscore_or_a_dot_are_no_data(
+    make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    for name in ("a.parquet", "_b.parquet", ".c.parquet", "_d/e.parquet"):
+        make_catalog([{"title": name}], f"feed/{name}")
+    assert rows_of(tmp_path / "feed") == [{"title": "a.parquet"}]
+
+
 def test_parts_of_any_spelling_and_in_linked_folders_are_read(tmp_path: Path) -> None:
     feed, real = tmp_path / "feed", tmp_path / "real"
     feed.mkdir()
@@ -353,6 +374,29 @@ def test_catalog_that_goes_away_is_a_catalog_error(make_catalog: MakeCatalog) ->
     (path.parent / "feed" / "a.parquet").symlink_to(path)
     with pytest.raises(CatalogError, match="cannot be read"):
         Catalog(path.parent / "feed")
+
+
+@pytest.mark.parametrize("change", ["time", "size", "replaced", "added"])
+def test_catalog_has_changed_by_each_trace_that_a_writer_leaves(
+    make_catalog: MakeCatalog, tmp_path: Path, change: str
+) -> None:
+    path = make_catalog([{"title": "red"}], "feed/a.parquet")
+    other = make_catalog([{"title": "tan"}], "b.parquet")
+    for file in (path, other):
+        os.utime(file, (1, 1))
+    catalog = Catalog(path.parent)
+    catalog.check_unchanged()
+    if change == "time":
+        os.utime(path, (2, 2))
+    elif change == "size":
+        with open(path, "ab") as content:
+            content.write(b"more")
+        os.utime(path, (1, 1))
+    else:
+        assert other.stat().st_size == path.stat().st_size
+        os.replace(other, path if change == "replaced" else path.with_name("b.parquet"))
+    with pytest.raises(CatalogChangedError):
+        catalog.check_unchanged()
 
 
 def test_folder_that_cannot_be_listed_is_a_catalog_error(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+import PIL
 import pytest
 import torch
 
@@ -150,6 +153,17 @@ def test_cache_stays_below_its_size_and_forgets_what_no_later_run_used(tmp_path:
     assert kept == list(range(1000, 1000 + len(kept)))  # no later one pushed an earlier one out
 
 
+def test_room_that_was_made_is_used(tmp_path: Path) -> None:
+    first = FeatureCache(tmp_path)
+    first.put({key(n): some(n, 1000) for n in range(400)})
+    first.close()
+    size = (tmp_path / FILE_NAME).stat().st_size
+    with closing(FeatureCache(tmp_path, max_bytes=size)) as second:
+        second.put({key(400): some(400, 1000)})
+        assert same(second.get(key(400)), some(400, 1000))
+        assert same(second.get(key(399)), some(399, 1000)), "no more is given up than is needed"
+
+
 def test_what_a_later_run_used_is_not_given_up_for_an_earlier_one_that_used_it_last(
     tmp_path: Path,
 ) -> None:
@@ -262,6 +276,34 @@ def test_new_heads_share_tower_outputs_and_new_towers_or_pictures_do_not(tmp_pat
     (tmp_path / "one" / "config.json").write_text(text.replace('"bicubic"', '"bilinear"'))
     assert read_config(tmp_path / "one" / "config.json") != one.config
     assert image_context(one) != image_context(bundle.load(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("changed", ["tagger", "torch", "kernels", "open_clip_torch", "timm"])
+def test_features_of_another_version_are_not_found(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    before = image_context(tiny), text_context(tiny)
+    if changed == "tagger":
+        monkeypatch.setattr("tagger.encoder.__version__", "0")
+    elif changed == "torch":
+        monkeypatch.setattr(torch, "__version__", "0")
+    elif changed == "kernels":
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    else:
+        monkeypatch.setattr(
+            "tagger.encoder.version", lambda name: "0" if name == changed else version(name)
+        )
+    assert image_context(tiny) != before[0]
+    assert text_context(tiny) != before[1]
+
+
+def test_features_of_pictures_that_another_pillow_decoded_are_not_found(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = image_context(tiny), text_context(tiny)
+    monkeypatch.setattr(PIL, "__version__", "0")
+    assert image_context(tiny) != before[0]
+    assert text_context(tiny) == before[1]
 
 
 def test_towers_that_use_equal_weights_otherwise_share_nothing(tmp_path: Path) -> None:

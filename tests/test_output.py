@@ -22,6 +22,8 @@ from tagger.output import (
     write_json,
 )
 
+from .conftest import largest_file
+
 
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -65,6 +67,36 @@ def test_error_in_the_middle_keeps_the_older_output_and_leaves_no_temporary(
     assert listing(tmp_path) == ["out.parquet"]
 
 
+def test_file_is_on_the_disk_before_it_gets_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int | str] = []
+    replace = os.replace
+
+    def renamed(old: Path, new: Path) -> None:
+        calls.append("renamed")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "replace", renamed)
+    with ParquetOutput(tmp_path / "out.parquet", SCHEMA):
+        pass
+    file, folder = ((tmp_path / name).stat().st_ino for name in ("out.parquet", ""))
+    assert calls == [file, "renamed", folder]
+
+
+def test_row_groups_end_where_they_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tagger.output.ROW_GROUP_BYTES", 1 << 16)
+    batch = pa.record_batch({"image": [bytes(1 << 15)]})
+    with ParquetOutput(tmp_path / "out.parquet", batch.schema) as out:
+        for _ in range(5):
+            out.write(batch)
+    written = pq.read_metadata(tmp_path / "out.parquet")
+    assert [written.row_group(n).num_rows for n in range(written.num_row_groups)] == [2, 2, 1]
+
+
 def test_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write") as caught:
@@ -81,6 +113,22 @@ def test_full_disk_is_told_from_other_trouble_in_the_words_of_any_library() -> N
     assert "--resume" in cannot_write(Path("x"), full, RESUME).hint
     for other in (PermissionError(errno.EACCES, "x"), RuntimeError("denied (os error 13)")):
         assert type(cannot_write(Path("x"), other)) is OutputError
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_disk_quota_and_limit_that_are_reached_are_full_disks(number: int) -> None:
+    assert isinstance(cannot_write(Path("x"), OSError(number, "x")), DiskFullError)
+
+
+def test_directory_that_found_no_room_does_not_promise_to_go_on(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_directory(tmp_path / "export") as folder:
+            (folder / "weights").write_bytes(bytes(1 << 16))
+
+    with largest_file(1 << 12), pytest.raises(DiskFullError) as caught:
+        fill()
+    assert "nothing is left of it; make room" in caught.value.hint
+    assert listing(tmp_path) == []
 
 
 def test_two_that_make_one_directory_do_not_touch_what_the_other_has(tmp_path: Path) -> None:

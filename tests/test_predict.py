@@ -35,7 +35,7 @@ from tagger.run import run
 from tagger.runtime import BatchAnswers, Inputs
 from tagger.version import __version__
 
-from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles
+from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles, save_picture
 
 NAMES = [task.name for task in TASKS]
 
@@ -284,6 +284,16 @@ def test_python_gives_what_the_command_gives(
     pd.testing.assert_frame_equal(labelled[list(frame)], frame)
     new = list(written)[4:]
     pd.testing.assert_frame_equal(labelled[new].reset_index(drop=True), written[new])
+
+
+def test_from_python_no_picture_outside_of_the_image_root_is_read(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    save_picture(tmp_path / "a.jpg", 1)
+    save_picture(tmp_path / "root" / "b.jpg", 2)
+    frame = pd.DataFrame({"image": ["../a.jpg", str(tmp_path / "a.jpg"), "b.jpg"]})
+    said = tagger.load(model_dir).predict(frame, image_root=tmp_path / "root")
+    assert said["image_status"].tolist() == ["outside_root", "outside_root", "ok"]
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])

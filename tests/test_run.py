@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pandas as pd
@@ -31,11 +34,19 @@ from tagger.errors import (
     TooManyFailuresError,
     UsageError,
 )
-from tagger.job import Job, JobOptions, MaxFailures, check_out, default_out, read_fingerprint
+from tagger.job import (
+    FINGERPRINT,
+    Job,
+    JobOptions,
+    MaxFailures,
+    check_out,
+    default_out,
+    read_fingerprint,
+)
 from tagger.run import COPY_BYTES, COPY_ROWS, Result, _batches, _Reader, dry_run, run
 from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
 
-from .conftest import TASKS, MakeCatalog, mixed_rows, save_picture
+from .conftest import TASKS, MakeCatalog, mixed_rows, random_titles, save_picture
 
 NAMES = [task.name for task in TASKS]
 PART_ROWS = 16
@@ -450,6 +461,39 @@ def test_folder_of_other_files_is_never_touched(
     assert files(out) == {"part-00000.parquet": b"mine"}
 
 
+def test_hidden_files_and_those_with_an_underscore_are_no_other_files(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("_logs", ".DS_Store"):
+        (out / name).write_bytes(b"mine")
+    assert run(job(tiny, catalog, out)).finished
+    assert (out / "_logs").read_bytes() == (out / ".DS_Store").read_bytes() == b"mine"
+
+
+def test_manifest_of_another_format_is_refused(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out, limit=3))
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps({**manifest, "format_version": 99}))
+    before = files(out)
+    with pytest.raises(OutputError, match="format_version 99"):
+        run(job(tiny, catalog, out, limit=3))
+    assert files(out) == before
+
+
+def test_finished_run_is_unfinished_before_its_parts_go(tmp_path: Path) -> None:
+    old = RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
+    old.part(0).mkdir()  # which cannot be deleted as a file is
+    old.finish(lambda part: 1, 1)
+    assert old.finished
+    old.close()
+    with pytest.raises(OutputError):
+        RunDirectory(tmp_path / "out").open({"a": "2"}, overwrite=True)
+    assert not RunDirectory(tmp_path / "out").finished
+
+
 def test_folder_beside_the_output_is_never_touched(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
@@ -505,6 +549,17 @@ def test_catalog_written_to_during_the_run_stops_it(
         run(job(tiny, catalog, out), progress)
     assert [p.name for p in out.glob("part-*")] == ["part-00000.parquet"]
     assert run(job(tiny, copy, out, image_root=tmp_path)).finished, "same bytes: it goes on"
+
+
+def test_catalog_written_to_when_all_parts_are_there_is_not_published(
+    tiny: Bundle, catalog: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(tiny, catalog, out))
+    (out / SUCCESS).unlink()
+    with pytest.raises(CatalogChangedError, match="changed while it was read"):
+        run(job(tiny, catalog, out), lambda rows: os.utime(catalog, ns=(1, 1)))
+    assert not (out / SUCCESS).exists()
 
 
 # ---- shards
@@ -763,6 +818,35 @@ def test_nothing_is_carried_over_from_a_run_with_other_options(
     assert "nothing was carried over" in result.remark
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model",
+        "top-k",
+        "minimum precision",
+        "mapping",
+        "device",
+        "computed in",
+        "tagger",
+        "pillow",
+        "torch",
+        "open_clip_torch",
+    ],
+)
+def test_nothing_is_carried_over_from_an_output_made_otherwise(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path, name: str
+) -> None:
+    catalog, earlier = make_catalog([{"title": "red"}] * 3), tmp_path / "a.parquet"
+    run(job(tiny, catalog, earlier))
+    table = pq.read_table(earlier)
+    made = {**read_fingerprint(earlier), name: "another"}
+    metadata = {**table.schema.metadata, FINGERPRINT: json.dumps(made).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), earlier)
+    result = run(job(tiny, catalog, tmp_path / "b.parquet", incremental=earlier))
+    assert result.stages.computed_rows == 3
+    assert f"nothing was carried over from {earlier}, which differs in: {name}" in result.remark
+
+
 def test_stopped_incremental_run_goes_on(tiny: Bundle, catalog: Path, tmp_path: Path) -> None:
     run(job(tiny, catalog, tmp_path / "a"))
     options: dict[str, Any] = {"incremental": tmp_path / "a"}
@@ -963,6 +1047,24 @@ def test_dry_run_of_a_share_is_of_that_share(tiny: Bundle, catalog: Path, tmp_pa
     assert dry_run(last).num_rows == NUM_ROWS - 4 * PART_ROWS
 
 
+def test_estimate_is_of_all_rows_and_not_of_the_sample(
+    tiny: Bundle, make_catalog: MakeCatalog, tmp_path: Path
+) -> None:
+    path = make_catalog([{"title": title} for title in random_titles(5120)])
+    part = dry_run(job(tiny, path, tmp_path / "out.parquet", limit=256))
+    started = time.monotonic()
+    whole = dry_run(job(tiny, path, tmp_path / "out.parquet"))
+    took = time.monotonic() - started
+    assert whole.sample.num_rows == part.sample.num_rows == 256
+    assert whole.num_bytes == pytest.approx(20 * part.num_bytes, rel=0.3)
+    assert whole.seconds > took
+
+
+def test_dry_run_refuses_a_folder_that_cannot_be_written(tiny: Bundle, catalog: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write /proc"):
+        dry_run(job(tiny, catalog, Path("/proc/labelled.parquet")))
+
+
 def test_dry_run_refuses_what_the_run_would_refuse(
     tiny: Bundle, catalog: Path, tmp_path: Path
 ) -> None:
@@ -1017,6 +1119,12 @@ def test_lock_is_given_back_when_the_run_ends(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
     first.close()
     RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False).close()
+
+
+def test_share_waits_a_little_for_one_that_has_the_directory_to_itself(tmp_path: Path) -> None:
+    alone = RunDirectory(tmp_path / "out").open({"a": "1"}, overwrite=False)
+    Timer(0.2, alone.close).start()
+    RunDirectory(tmp_path / "out", Shard(1, 2)).open({"a": "1"}, overwrite=False).close()
 
 
 def test_csv_cannot_say_what_made_it_and_is_not_blamed_for_another_model(
