@@ -320,6 +320,22 @@ def test_of_copies_the_first_labelled_one_is_used_and_counted(
     assert color.reported_precision > 0.75, "the labels of the later ones are wrong"
 
 
+def test_products_without_picture_and_title_are_not_fitted_on(
+    tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog
+) -> None:
+    rows = pq.read_table(feed).to_pylist()
+    empty: list[Row] = [
+        {"image": f"{n}.jpg", "title": None, "color": "Red", "pattern": "Tartan"}
+        for n in range(500)
+    ]
+    given = ProductSource(make_catalog([*empty, *rows]))
+    fitted = calibrate(tiny, given, ["color"], Promise(0.8))
+    color = fitted.calibration.threshold("color", 0.8)
+    assert fitted.num_new == len(rows)
+    assert color.num_products + color.reported_products == fitted.num_different
+    assert fitted.num_different == len({row["title"] for row in rows})
+
+
 def test_promise_is_said_to_hold_for_products_that_carry_a_label(
     tiny: bundle.Bundle, feed: Path, make_catalog: MakeCatalog, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,12 @@ def test_inner_node_whose_children_go_to_different_trees_becomes_nothing(tmp_pat
     assert read_mapping(write(tmp_path, rows), nodes, " > ") == (None, "A > S", "B > S")
 
 
+def test_inner_node_with_a_child_that_becomes_nothing_becomes_nothing(tmp_path: Path) -> None:
+    rows = "from,to\nS > X > a,A\nS > X > b,B\nS > Y,A > q\n"
+    nodes = ("S > X > a", "S > X > b", "S > Y", "S", "S > X")
+    assert read_mapping(write(tmp_path, rows), nodes, " > ") == ("A", "B", "A > q", None, None)
+
+
 def test_a_sibling_whose_name_starts_alike_is_no_ancestor(tmp_path: Path) -> None:
     path = write(tmp_path, "from,to\nShoes,S\n")
     refused(path, ("Shoes", "Shoes & Care"), "'Shoes & Care'")

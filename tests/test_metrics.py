@@ -15,8 +15,10 @@ from tagger.metrics import (
     difference_interval,
     macro_f1,
     per_label,
+    precision_curve,
     recall_at_precision,
     recall_interval,
+    reliability,
     resampled,
     squared_error,
 )
@@ -146,6 +148,39 @@ def test_calibration_error_is_zero_for_honest_and_the_gap_for_boasting_confidenc
     assert calibration_error(np.zeros(10, bool), np.ones(10)) == 1
     assert calibration_error(np.array([True, False]), np.array([0.9, 0.9])) == pytest.approx(0.4)
     assert math.isnan(calibration_error(honest[:0], confidence[:0]))
+
+
+def test_calibration_error_of_opposite_mistakes_does_not_cancel() -> None:
+    correct = np.repeat([True, False], 10)
+    assert calibration_error(correct, np.repeat([0.1, 0.9], 10)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reliability_has_confidence_and_share_right_of_each_bin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    confidence = np.append(rng.random(40) * 0.9, 1.0)  # none between 0.9 and 1
+    correct = rng.random(41) < 0.5
+    means, right, counts = reliability(correct, confidence, 20)
+    for number in range(20):
+        low, high = number / 20, (number + 1) / 20
+        inside = (confidence >= low) & ((confidence < high) | (number == 19))
+        assert counts[number] == inside.sum()
+        if inside.any():
+            assert means[number] == pytest.approx(confidence[inside].mean())
+            assert right[number] == pytest.approx(correct[inside].mean())
+        else:
+            assert math.isnan(means[number])
+            assert math.isnan(right[number])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_curve_has_one_point_for_each_confidence(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    correct, confidence = rng.random(30) < 0.7, rng.integers(0, 8, 30) / 8
+    coverage, precision = precision_curve(correct, confidence)
+    published = [confidence >= threshold for threshold in np.unique(confidence)[::-1]]
+    assert coverage == pytest.approx([chosen.mean() for chosen in published])
+    assert precision == pytest.approx([correct[chosen].mean() for chosen in published])
 
 
 def test_squared_error_is_the_distance_to_the_truth() -> None:

@@ -83,3 +83,11 @@ def test_short_labels_numbers_and_other_scripts_go_too(label: str, title: str, l
 def test_words_that_overlap_are_taken_out_in_one_order_in_every_process() -> None:
     words = giveaways(["赤青", "青緑", "緑黄", "黄白"])
     assert [scrub(text, words) for text in ("赤青緑", "青緑黄", "緑黄白")] == ["緑", "青", "白"]
+
+
+def test_longer_words_of_scripts_without_spaces_go_first() -> None:
+    assert scrub("Acme 红色裤", giveaways(["红", "红色"])) == "Acme 裤"
+
+
+def test_stem_of_two_letters_gives_nothing_away() -> None:
+    assert scrub("re usable Red bag", giveaways(["Red"])) == "re usable bag"

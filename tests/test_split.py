@@ -75,6 +75,16 @@ def test_near_duplicate_of_what_was_learned_counts_as_learned() -> None:
     assert [k for k, hit in enumerate(side) if hit] == [35, 36, 37, 38, 39]
 
 
+def test_group_of_a_product_that_was_held_back_is_chosen_before_new_ones() -> None:
+    titles, _ = random_products(200, seed=5)
+    past = [HELD_BACK] * 100 + [NEW] * 300  # each title twice, half of them held back once
+    side = validation_rows([*titles, *titles], [None] * 400, 0.5, 0, IGNORED, past=past)
+    assert [hit for hit, stage in zip(side, past, strict=True) if stage == HELD_BACK] == [
+        True
+    ] * 100
+    assert side[:200] == side[200:]
+
+
 def test_pictures_in_the_catalog_tie_products_together_as_paths_do() -> None:
     titles, paths = random_products(200, seed=4)
     shared = [path if k % 4 else "same.jpg" for k, path in enumerate(paths)]

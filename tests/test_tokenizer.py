@@ -89,6 +89,13 @@ def test_what_an_export_reads_titles_with_is_the_tokenizer_of_its_source(
     assert exported.num_leading == tokenizer.num_leading
 
 
+def test_case_and_accents_of_a_title_tell_nothing() -> None:
+    pieces = learn_pieces(random_titles(60), 200, 16)
+    spellings = ["R\u00c9D Shirt", "RE\u0301D SHIRT", "red shirt"]
+    assert len({tuple(ids) for ids in pieces.encode(spellings)}) == 1
+    assert UNKNOWN not in pieces.encode(spellings)[0]
+
+
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["learned", "clip"])
 def test_plain_titles_need_no_cleaning(tokenizer: Tokenizer) -> None:
     fast = tokenizer.to_fast()

@@ -320,6 +320,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
+def test_of_the_checkpoints_only_the_last_is_kept(options: TrainOptions) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(options, Silent(stop_after=2))
+    assert len([*options.out.glob("checkpoint-*")]) == 1
+
+
 def test_the_mean_of_weights_goes_on_in_a_resumed_run(
     options: TrainOptions, definition: Path, tmp_path: Path
 ) -> None:
