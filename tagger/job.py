@@ -35,6 +35,18 @@ PART_ROWS = 4096
 
 ADDED, FINGERPRINT = b"tagger_columns", b"tagger_fingerprint"
 """Parquet metadata: the columns that tagger added, the fingerprint of the run; both JSON."""
+ANSWERS_HANG_ON = (
+    "model",
+    "top-k",
+    "minimum precision",
+    "mapping",
+    "device",
+    "computed in",
+    "tagger",
+    "pillow",
+)
+"""Of a fingerprint, beside the versions of what computes: where one of these differs, the answer to
+the same picture and title may."""
 
 
 @dataclass(frozen=True)

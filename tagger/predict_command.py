@@ -214,8 +214,8 @@ def predict(
         names = list(asked)
         labels = {name: given for name, given in asked.items() if given is not None}
         from tagger import load
+        from tagger.dry_run import dry_run as estimate
         from tagger.products import ProductSource
-        from tagger.run import dry_run as estimate
         from tagger.run import run
 
         unlearned = DEFAULT_ZERO_SHOT if len(labels) == len(names) else DEFAULT_MODEL

@@ -10,9 +10,10 @@ from tagger.picture_messages import say_pictures
 from tagger.wording import counted, lasting
 
 if TYPE_CHECKING:
+    from tagger.dry_run import Estimate
     from tagger.products import ProductSource
     from tagger.report import Summary
-    from tagger.run import Estimate, Result
+    from tagger.run import Result
 
 
 def show_prediction(result: Result, out: Path, source: ProductSource) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file
-from tagger.errors import CatalogError, OtherRunError, OutputError, TooManyFailuresError
-from tagger.job import Job, MaxFailures, fingerprint_of, read_fingerprint
-from tagger.output import ParquetOutput, check_writable, open_output
+from tagger.errors import OtherRunError, TooManyFailuresError
+from tagger.job import ANSWERS_HANG_ON, Job, MaxFailures, fingerprint_of, read_fingerprint
+from tagger.output import ParquetOutput, open_output
+from tagger.part_reader import RowReader, part_rows
 from tagger.predict import READ_ROWS, label_batches
 from tagger.previous import Previous
 from tagger.report import Report, Stages, Summary, failed
@@ -28,11 +29,6 @@ from tagger.version import __version__
 
 Progress = Callable[[int], None]
 """Called with the number of rows that are done since the last call."""
-
-COPY_ROWS = 1024
-COPY_BYTES = 4 << 20
-"""Rows of a finished part that are read at a time: nothing is decoded here, so that READ_ROWS would
-only cost time; fewer where they carry pictures, so that those fit into memory."""
 
 
 @dataclass
@@ -101,7 +97,7 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
         directory.sweep()
     if is_done(job) and not options.retry_failed:
         parts = [options.out] if job.is_file else list(map(directory.part, job.part_sizes))
-        for batch in (batch for part in parts for batch in _batches(part, result.summary.columns)):
+        for batch in (batch for part in parts for batch in part_rows(part, result.summary.columns)):
             result.summary.add(batch, result.summary.num_rows)
             progress(batch.num_rows)
         result.finished = result.was_done = True
@@ -116,55 +112,6 @@ def run(job: Job, progress: Progress = lambda rows: None) -> Result:
             _Run(job, directory, result, progress, answerer).go()
     result.seconds = time.monotonic() - started
     return result
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a dry run found: a sample's statuses, and what the whole run would take."""
-
-    sample: Summary
-    num_rows: int
-    seconds: float
-    num_bytes: float
-
-
-def dry_run(job: Job) -> Estimate:
-    """Label samples from four places of the catalog, in memory; check that `out` can be written.
-
-    `num_rows`, `seconds` and `num_bytes` are those of this run's share.
-
-    Raises:
-        OtherRunError, OutputError: what `run` would raise at once.
-        TooManyFailuresError: what it would raise in the end, if the sample alone has too many.
-    """
-    is_done(job)
-    RunDirectory(job.directory, job.options.shard).check(job.fingerprint, job.options.overwrite)
-    check_writable(job.options.out)
-    if job.options.cache is not None:
-        from tagger.feature_cache import FILE_NAME  # with torch, which is not beside an export
-
-        check_writable(job.options.cache / FILE_NAME)
-    summary = Summary(job.options.tasks, job.options.columns.id)
-    sink = pa.BufferOutputStream()
-    started = time.monotonic()
-    with (
-        job.bundle.answerer() as answerer,
-        pq.ParquetWriter(sink, job.schema, compression="zstd") as writer,
-    ):
-        for quarter in range(4):
-            start, behind = (job.num_rows * (quarter + k) // 4 for k in (0, 1))
-            reader = _Reader(job.catalog.batches(READ_ROWS, start), start)
-            batches = reader.rows(start, min(start + READ_ROWS, behind))
-            for given, new in label_batches(answerer, batches, job.how):
-                rows = join(job, given, new)
-                writer.write_batch(rows)
-                summary.add(rows, start)
-                start += rows.num_rows
-    refuse_failures(job.options.max_failures, summary, job.num_rows, published=False)
-    num_rows = sum(job.part_sizes.values())
-    share = num_rows / summary.num_rows
-    seconds = (time.monotonic() - started) * share
-    return Estimate(summary, num_rows, seconds, len(sink.getvalue()) * share)
 
 
 def join(job: Job, given: pa.RecordBatch, new: pa.RecordBatch) -> pa.RecordBatch:
@@ -275,7 +222,7 @@ class _Run:
         if not numbers:
             return
         job, size = self.job, self.job.options.part_rows
-        reader = _Reader(job.catalog.batches(READ_ROWS, numbers[0] * size), numbers[0] * size)
+        reader = RowReader(job.catalog.batches(READ_ROWS, numbers[0] * size), numbers[0] * size)
         previous = self._open_previous()
         try:
             for number in numbers:
@@ -302,7 +249,7 @@ class _Run:
         """Count a part that is there; with `retry_failed`, label its failed rows again."""
         tasks, part = self.job.options.tasks, self.directory.part(number)
         row = number * self.job.options.part_rows
-        statuses = list(_batches(part, self.result.summary.columns))
+        statuses = list(part_rows(part, self.result.summary.columns))
         if not (self.retrying and any(any(failed(batch, tasks)) for batch in statuses)):
             for batch in statuses:
                 self.result.summary.add(batch, row)
@@ -310,7 +257,7 @@ class _Run:
                 row += batch.num_rows
             return
         with self._open_part(number) as output:
-            for batch in _batches(part):
+            for batch in part_rows(part):
                 self._write(output, self._retry(batch), row)
                 row += batch.num_rows
 
@@ -365,7 +312,7 @@ class _Run:
             return
         summary = Summary(job.options.tasks, job.options.columns.id)
         for number in range(job.num_parts):
-            for batch in _batches(self.directory.part(number), summary.columns):
+            for batch in part_rows(self.directory.part(number), summary.columns):
                 summary.add(batch, summary.num_rows)
         refuse_failures(limit, summary, job.num_rows, self.published)
 
@@ -384,7 +331,7 @@ class _Run:
             open_output(out, job.schema, directory.temporary(out.name)) as output,
         ):
             for number in range(job.num_parts):
-                for batch in _batches(directory.part(number)):
+                for batch in part_rows(directory.part(number)):
                     output.write(batch)
         directory.remove()
 
@@ -399,7 +346,7 @@ class _Run:
         job, out = self.job, self.job.options.out
         if not job.is_file or not out.exists() or read_fingerprint(out) != job.fingerprint:
             return
-        reader, size = _Reader(_batches(out), 0), job.options.part_rows
+        reader, size = RowReader(part_rows(out), 0), job.options.part_rows
         for number, count in job.part_sizes.items():
             if not self.directory.part(number).exists():
                 with self._open_part(number) as output:
@@ -418,17 +365,7 @@ class _Run:
                 "Parquet output of tagger does"
             )
             return None
-        same = [
-            "model",
-            "top-k",
-            "minimum precision",
-            "mapping",
-            "device",
-            "computed in",
-            "tagger",
-            "pillow",
-        ]
-        same += job.bundle.versions
+        same = [*ANSWERS_HANG_ON, *job.bundle.versions]
         differs = [name for name in same if theirs.get(name) != job.fingerprint[name]]
         differs += [name for name in job.how.schema.names if name not in earlier.schema.names]
         if differs:
@@ -437,59 +374,3 @@ class _Run:
             )
             return None
         return Previous(earlier, job.how.schema, self.directory.temporary("previous"))
-
-
-class _Reader:
-    """Rows of a stream by their number, forwards only."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], start: int) -> None:
-        self._batches, self._next = batches, start
-        self._rest: pa.RecordBatch | None = None
-
-    def rows(self, first: int, end: int) -> Iterator[pa.RecordBatch]:
-        """Rows `first` to `end` (exclusive); those before `first` are passed over.
-
-        Raises:
-            CatalogError: the stream ends before `end`.
-        """
-        while self._next < end:
-            batch = self._rest if self._rest is not None else next(self._batches, None)
-            if batch is None:
-                raise CatalogError(
-                    f"the catalog ends after {self._next} rows, not {end}",
-                    "it is damaged, or was written to: check it and run the command again",
-                )
-            start, stop = self._next, min(self._next + batch.num_rows, end)
-            self._rest = batch.slice(stop - start) if stop < start + batch.num_rows else None
-            self._next = stop
-            if stop > first:
-                skip = max(0, first - start)
-                yield batch.slice(skip, stop - start - skip)
-
-
-def _batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file that tagger wrote; of `columns` those that it has.
-
-    COPY_ROWS at a time, or fewer of about COPY_BYTES, and never more than a row group.
-
-    Raises:
-        OutputError: it is damaged, or cannot be read.
-    """
-    try:
-        with pq.ParquetFile(as_file(file), pre_buffer=False) as content:
-            names = content.schema_arrow.names
-            chosen = None if columns is None else [name for name in columns if name in names]
-            for number in range(content.num_row_groups):
-                group = content.metadata.row_group(number)
-                fitting = group.num_rows * COPY_BYTES // max(1, group.total_byte_size)
-                rows = min(max(1, fitting), COPY_ROWS)
-                yield from content.iter_batches(rows, [number], chosen)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the machine's fault
-            raise OutputError(
-                f"{file} cannot be read: {reason}", "run the same command again"
-            ) from error
-        raise OutputError(
-            f"{file} is damaged: {reason}", "delete it, and run the same command again"
-        ) from error

@@ -23,6 +23,7 @@ import pytest
 
 from tagger.bundle import Bundle
 from tagger.catalog import Catalog, Columns
+from tagger.dry_run import dry_run
 from tagger.encoder import Encoder
 from tagger.errors import (
     CatalogChangedError,
@@ -43,7 +44,8 @@ from tagger.job import (
     default_out,
     read_fingerprint,
 )
-from tagger.run import COPY_BYTES, COPY_ROWS, Result, _batches, _Reader, dry_run, run
+from tagger.part_reader import COPY_BYTES, COPY_ROWS, RowReader, part_rows
+from tagger.run import Result, run
 from tagger.run_directory import MANIFEST, SUCCESS, RunDirectory, Shard
 
 from .conftest import TASKS, MakeCatalog, mixed_rows, random_titles, save_picture
@@ -634,7 +636,7 @@ def test_shard_that_is_none_is_a_usage_error(text: str) -> None:
 @pytest.mark.parametrize("size", [1, 4, 30, 100])
 def test_reader_finds_rows_by_number(starts: Sequence[int], size: int) -> None:
     table = pa.table({"n": range(30)})
-    reader = _Reader(iter(table.to_batches(max_chunksize=size)), 0)
+    reader = RowReader(iter(table.to_batches(max_chunksize=size)), 0)
     for start in starts:
         end = min(start + 5, 30)
         rows = [n for batch in reader.rows(start, end) for n in batch["n"].to_pylist()]
@@ -649,7 +651,7 @@ def test_finished_rows_are_read_in_batches_of_bounded_rows_and_bytes(
 ) -> None:
     cells = [str(n).encode().ljust(size) for n in range(count)]
     pq.write_table(pa.table({"image": cells}), tmp_path / "part.parquet", row_group_size=count // 2)
-    batches = list(_batches(tmp_path / "part.parquet"))
+    batches = list(part_rows(tmp_path / "part.parquet"))
     assert [cell for batch in batches for cell in batch["image"].to_pylist()] == cells
     assert max(batch.num_rows for batch in batches) == min(COPY_ROWS, COPY_BYTES // size - 1)
     assert max(batch.nbytes for batch in batches) <= COPY_BYTES
