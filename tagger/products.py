@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from tagger.arrow_types import has_text_form, is_bytes, valid_text
 from tagger.catalog import Catalog, Columns, check_image_root, folder_of, strings, with_commas
 from tagger.errors import CatalogError, UsageError, listing
 from tagger.images import ImageSource
+from tagger.tasks import label_of
 from tagger.taxonomy import Taxonomy, read_taxonomy
 from tagger.tree import split_path
 
@@ -154,7 +154,7 @@ def labels_of(table: pa.Table, task: str, columns: Columns, path: Path) -> list[
         CatalogError: a level that holds the separator.
     """
     levels = [
-        [name and label_of(name) for name in strings(table, column, path)]
+        [name and label_of(valid_text(name)) for name in strings(table, column, path)]
         for column in columns.of(task)
     ]
     if len(levels) == 1:
@@ -189,12 +189,6 @@ def require_labels(products: Products, tasks: Sequence[str], source: ProductSour
         f"empty columns: {listing(columns)}",
         f"fill them, or name others: --tasks {shlex.quote(f'{tasks[0]}=COLUMN')}",
     )
-
-
-def label_of(text: str) -> str:
-    """`text` in composed characters (NFC) and without space around it, so that one label is not
-    two."""
-    return unicodedata.normalize("NFC", valid_text(text)).strip()
 
 
 def resolve(

@@ -112,6 +112,12 @@ def join_leaves(nodes: Sequence[Names], separator: str | None) -> tuple[str, ...
     return tuple((separator or "").join(names) for names in leaves)
 
 
+def label_of(text: str) -> str:
+    """`text` in composed characters (NFC) and without space around it, so that one label is not
+    two."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def is_plain(text: str) -> bool:
     """Whether `text` is free of control characters and of bytes that were not UTF-8."""
     return "\ufffd" not in text and not any(
@@ -154,15 +160,15 @@ def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
     """
     names: list[str] = []
     labels: dict[str, list[str]] = {}
-    for part in unicodedata.normalize("NFC", text).split(","):
+    for part in text.split(","):
         name, mark, first = (piece.strip() for piece in part.partition("="))
         if mark:
             names.append(name or "=")
-            labels[names[-1]] = [first]
+            labels[names[-1]] = [label_of(first)]
         elif labels:
-            labels[names[-1]].append(part.strip())
+            labels[names[-1]].append(label_of(part))
         else:
-            names.append(name)
+            names.append(name)  # as it is: a task is called what its column is
     asked: dict[str, tuple[str, ...] | None] = {}
     for name in parse_names(",".join(names)):
         given = [label for label in labels.get(name, []) if label]

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tagger.errors import UsageError
-from tagger.tasks import UNKNOWN_LABEL, UNLABELED, Task, learn_task, parse_names
+from tagger.tasks import (
+    UNKNOWN_LABEL,
+    UNLABELED,
+    Task,
+    learn_task,
+    parse_asked,
+    parse_names,
+    parse_tasks,
+)
 
 
 def random_labels(seed: int) -> list[str | None]:
@@ -91,6 +99,14 @@ def test_no_name_or_one_name_twice_is_a_usage_error(text: str, message: str) -> 
     with pytest.raises(UsageError, match=message) as caught:
         parse_names(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["gr\u00f6\u00dfe", "gro\u0308\u00dfe"])
+def test_predict_asks_for_a_task_by_the_name_that_training_gave_it_in_whatever_letters(
+    name: str,
+) -> None:
+    assert list(parse_asked(f"color,{name}")) == list(parse_tasks(f"color,{name}"))
+    assert parse_asked(f"{name}=cafe\u0301,tea") == {name: ("caf\u00e9", "tea")}
 
 
 def test_task_keeps_the_order_of_its_labels() -> None:
