@@ -178,13 +178,24 @@ def remove(run: Path) -> None:
     # First what makes them whole: a kill in between leaves no damaged one.
     for path in run.glob(f"{CHECKPOINT}*/{_STATE}"):
         path.unlink(missing_ok=True)
-    for path in (*run.glob(f"{CHECKPOINT}*"), run / _UNFINISHED, features(run)):
+    remove_leftovers(run)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete all of a run but its whole checkpoints."""
+    for path in leftovers(run):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def leftovers(run: Path) -> list[Path]:
-    """What a killed run may have left in `run` besides its checkpoints."""
-    return [path for path in (run / _UNFINISHED, features(run)) if path.exists()]
+    """What a killed run may have left in `run` besides its whole checkpoints: also some that it was
+    deleting. A folder of such a name with anything else in it is another program's."""
+    half = [
+        path
+        for path in run.glob(f"{CHECKPOINT}*")
+        if path.is_dir() and {file.name for file in path.iterdir()} <= {_TENSORS}
+    ]
+    return [*half, *(path for path in (run / _UNFINISHED, features(run)) if path.exists())]
 
 
 def features(run: Path) -> Path:

@@ -357,6 +357,8 @@ def check_target(options: TrainOptions) -> None:
             f"{out} holds an unfinished run", "add --resume to go on with it, or name another --out"
         )
     if (out / bundle.WEIGHTS).exists() and not unfinished:
+        # Of a run that was killed while it tidied up; nobody else ever would, and they are large.
+        checkpoint.remove_leftovers(out)
         named = shlex.join(["--tasks", ",".join(options.tasks), "--model", str(out)])
         raise OutputError(
             f"{out} holds a trained model already: its training has finished",

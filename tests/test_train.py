@@ -797,7 +797,7 @@ def test_towers_that_know_nothing_are_not_frozen(options: TrainOptions) -> None:
     assert not (options.out / "config.json").exists()
 
 
-def test_a_kill_while_the_checkpoint_of_a_finished_run_is_deleted_leaves_a_model(
+def test_a_kill_while_the_checkpoint_of_a_finished_run_is_deleted_leaves_a_model_that_resume_tidies(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(path: Path, **_: object) -> None:
@@ -809,8 +809,13 @@ def test_a_kill_while_the_checkpoint_of_a_finished_run_is_deleted_leaves_a_model
         run(replace(options, epochs=1))
     assert list(options.out.glob("checkpoint-*"))
     assert load(options.out).config.tasks
+    monkeypatch.undo()
+    (options.out / "checkpoint-00007").mkdir()
+    (options.out / "checkpoint-00007" / "model.safetensors").write_bytes(b"of another program")
     with pytest.raises(OutputError, match="holds a trained model already"):
         run(replace(options, resume=True))
+    assert [path.name for path in options.out.glob("*checkpoint*")] == ["checkpoint-00007"]
+    assert load(options.out).config.tasks
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(options: TrainOptions) -> None:
