@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
+from tagger.dataframe import arrow_column
 from tagger.errors import CatalogError, UsageError
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.previous import Previous, input_hash, picture_hash
@@ -109,26 +110,15 @@ class Tagger:
         )
         check_precision(self.bundle, how)
         refuse_overwriting(there, how.schema, "the DataFrame")
-        table = pa.table({name: _arrow_column(products, name) for name in given})
+        table = pa.table(
+            {name: arrow_column(products.iloc[:, there.index(name)], name) for name in given}
+        )
         batches = table.to_batches(max_chunksize=READ_ROWS)
         with self.bundle.answerer() as answerer:
             added = [new for _, new in label_batches(answerer, batches, how)]
         new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
-
-
-def _arrow_column(products: pd.DataFrame, name: str) -> pa.ChunkedArray:
-    """Raises:
-    CatalogError: the column holds values of several kinds.
-    """
-    try:
-        return pa.Table.from_pandas(products[[name]], preserve_index=False).column(0)
-    except pa.ArrowException as error:
-        raise CatalogError(
-            f"the DataFrame's column {name!r} is neither all text nor all bytes: {error.args[0]}",
-            f'convert it: dataframe[{name!r}] = dataframe[{name!r}].astype("string")',
-        ) from error
 
 
 def _check_numbers(top_k: int | None, min_precision: float | None) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import datetime as dt
 import decimal
+import os
 import socket
 import time
 from pathlib import Path
@@ -408,6 +409,20 @@ def test_frame_column_is_converted_as_the_hint_says_and_missing_values_stay_miss
     assert "image" not in hint
     exec(hint, {"dataframe": dataframe})
     assert model.predict(dataframe)["title_status"].tolist() == ["ok", "ok", "missing"]
+
+
+def test_title_of_a_frame_that_is_not_utf8_is_unreadable_and_spoils_no_other(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"gr\xf6n.jpg")  # as os.listdir gives it
+    save_picture(tmp_path / name, 1)
+    titles = ["red shirt", "a\ud800b", None, "gr\udcf6n \ud800"]
+    frame = pd.DataFrame({"title": titles, "image": [name, None, name, None]}, dtype=object)
+    labelled = tagger.load(model_dir, fp32=True).predict(frame, image_root=tmp_path)
+    assert labelled["title_status"].tolist() == ["ok", "unreadable", "missing", "unreadable"]
+    assert labelled["image_status"].tolist() == ["ok", "missing", "ok", "missing"]
+    assert labelled["color_status"].tolist() == ["ok", "error", "ok", "error"]
+    assert labelled["title"].tolist() == titles
 
 
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
