@@ -14,6 +14,13 @@ def arrow_column(column: pd.Series, name: str) -> pa.ChunkedArray:
     Raises:
         CatalogError: it holds values of several kinds.
     """
+    # Arrow would take one for the other, by what comes first.
+    if all(any(isinstance(value, kind) for value in column) for kind in (str, _BYTES)):
+        raise CatalogError(
+            f"the DataFrame's column {name!r} is neither all text nor all bytes: it holds both",
+            "make all one kind: value.decode() makes text of bytes, and Path(value).read_bytes() "
+            "bytes of a picture's path",
+        )
     try:
         try:
             return pa.Table.from_pandas(column.to_frame(), preserve_index=False).column(0)
@@ -26,6 +33,9 @@ def arrow_column(column: pd.Series, name: str) -> pa.ChunkedArray:
             f"the DataFrame's column {name!r} is neither all text nor all bytes: {error.args[0]}",
             f'convert it: dataframe[{name!r}] = dataframe[{name!r}].astype("string")',
         ) from error
+
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def _raw(text: str) -> bytes:

@@ -425,6 +425,18 @@ def test_title_of_a_frame_that_is_not_utf8_is_unreadable_and_spoils_no_other(
     assert labelled["title"].tolist() == titles
 
 
+@pytest.mark.parametrize("bytes_first", [True, False])
+@pytest.mark.parametrize("column", ["image", "title"])
+def test_frame_column_of_text_and_of_bytes_is_refused_whichever_comes_first(
+    model_dir: Path, column: str, bytes_first: bool
+) -> None:
+    values = [b"\xff\xd8", None, "a.jpg"][:: 1 if bytes_first else -1]
+    frame = pd.DataFrame({"title": ["red"] * 3, column: values})
+    with pytest.raises(CatalogError, match=f"'{column}' is neither all text nor all bytes") as e:
+        tagger.load(model_dir, fp32=True).predict(frame)
+    assert "astype" not in e.value.hint, "that makes text of the bytes, which is none"
+
+
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
     with pytest.raises(CatalogError, match="neither column 'image' nor 'title'"):
         tagger.load(model_dir, fp32=True).predict(pd.DataFrame({"name": ["a"]}))
