@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
-from tagger.dataframe import arrow_column
+from tagger.dataframe import images_in_arrow, titles_in_arrow
 from tagger.errors import CatalogError, UsageError
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.previous import Previous, input_hash, picture_hash
@@ -76,6 +76,8 @@ class Tagger:
         """`products` with the columns of the output added; index and order stay.
 
         Args:
+            products: with a column of titles, or one of pictures: paths, as text or path objects,
+                or the bytes of picture files.
             tasks: names, or one text of them with commas as on the command line; None: all.
             top_k: add a column with the k likeliest labels, from 1 on.
             min_precision: abstain where the calibration does not promise it, between 0 and 1.
@@ -110,9 +112,9 @@ class Tagger:
         )
         check_precision(self.bundle, how)
         refuse_overwriting(there, how.schema, "the DataFrame")
-        table = pa.table(
-            {name: arrow_column(products.iloc[:, there.index(name)], name) for name in given}
-        )
+        in_arrow = {columns.title: titles_in_arrow, columns.image: images_in_arrow}
+        parts = {name: products.iloc[:, there.index(name)] for name in given}
+        table = pa.table({name: in_arrow[name](part, name) for name, part in parts.items()})
         batches = table.to_batches(max_chunksize=READ_ROWS)
         with self.bundle.answerer() as answerer:
             added = [new for _, new in label_batches(answerer, batches, how)]

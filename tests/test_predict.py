@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 import tagger
 from tagger.bundle import Bundle
@@ -435,6 +436,29 @@ def test_frame_column_of_text_and_of_bytes_is_refused_whichever_comes_first(
     with pytest.raises(CatalogError, match=f"'{column}' is neither all text nor all bytes") as e:
         tagger.load(model_dir, fp32=True).predict(frame)
     assert "astype" not in e.value.hint, "that makes text of the bytes, which is none"
+
+
+def test_image_paths_of_a_frame_may_be_path_objects(model_dir: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.jpg", 1)
+    images = pd.Series([Path("a.jpg"), None, "a.jpg"], dtype=object)
+    labelled = tagger.load(model_dir, fp32=True).predict(
+        pd.DataFrame({"image": images}), image_root=tmp_path
+    )
+    assert labelled["image_status"].tolist() == ["ok", "missing", "ok"]
+
+
+@pytest.mark.parametrize("size", [(4, 3, 3), (4,)])
+def test_frame_of_decoded_pictures_is_told_how_to_give_them(
+    model_dir: Path, size: tuple[int, ...]
+) -> None:
+    pixels = np.zeros(size, np.uint8)
+    pictures: list[object] = [pixels] if len(size) == 1 else [pixels, Image.fromarray(pixels)]
+    for picture in pictures:
+        frame = pd.DataFrame({"image": pd.Series([None, picture], dtype=object)})
+        with pytest.raises(CatalogError, match="'image'") as caught:
+            tagger.load(model_dir, fp32=True).predict(frame)
+        assert "astype" not in caught.value.hint, "the pictures would become text such as <PIL...>"
+        assert "image.save(" in caught.value.hint
 
 
 def test_frame_without_picture_and_title_is_refused(model_dir: Path) -> None:
