@@ -8,17 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tagger.arguments import checked_precision, checked_top_k
+from tagger.calibration import Precision
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
 from tagger.dataframe import images_in_arrow, titles_in_arrow
-from tagger.errors import CatalogError, UsageError
+from tagger.errors import CatalogError
 from tagger.images import NUM_THREADS, ImageSource, ImageStatus, read_image
 from tagger.previous import Previous, input_hash, picture_hash
 from tagger.products import image_sources, refuse_other_letters, titles_of
@@ -71,7 +72,7 @@ class Tagger:
         image_root: str | Path = ".",
         top_k: int | None = None,
         columns: Columns = Columns(),
-        min_precision: float | None = None,
+        min_precision: Precision | None = None,
     ) -> pd.DataFrame:
         """`products` with the columns of the output added; index and order stay.
 
@@ -80,7 +81,8 @@ class Tagger:
                 or the bytes of picture files.
             tasks: names, or one text of them with commas as on the command line; None: all.
             top_k: add a column with the k likeliest labels, from 1 on.
-            min_precision: abstain where the calibration does not promise it, between 0 and 1.
+            min_precision: abstain where the calibration does not promise it, between 0 and 1;
+                "default": what each task was calibrated for.
 
         Raises:
             ModelError: a task that the model does not know.
@@ -89,7 +91,7 @@ class Tagger:
             UsageError: `tasks` that name none, or one twice; a `top_k` or `min_precision` out of
                 range; a `min_precision` that the model has no threshold for.
         """
-        _check_numbers(top_k, min_precision)
+        top_k, precision = checked_top_k(top_k), checked_precision(min_precision)
         named = tasks if tasks is None or isinstance(tasks, str) else ",".join(tasks)
         names = self.tasks if named is None else parse_names(named)
         chosen = [self.bundle.task(name) for name in names]
@@ -108,7 +110,7 @@ class Tagger:
                 f"the DataFrame has the column {twice!r} twice", "rename one of them, or drop it"
             )
         how = Labelling(
-            chosen, Path(image_root), columns, top_k, confined=True, precision=min_precision
+            chosen, Path(image_root), columns, top_k, confined=True, precision=precision
         )
         check_precision(self.bundle, how)
         refuse_overwriting(there, how.schema, "the DataFrame")
@@ -121,19 +123,6 @@ class Tagger:
         new = pa.Table.from_batches(added, how.schema).to_pandas()
         labelled: pd.DataFrame = pd.concat([products, new.set_index(products.index)], axis=1)
         return labelled
-
-
-def _check_numbers(top_k: int | None, min_precision: float | None) -> None:
-    """Raises:
-    UsageError: one of them is out of range.
-    """
-    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
-        raise UsageError(f"top_k={top_k!r} is no whole number from 1 on", "for example top_k=3")
-    if min_precision is not None and not 0 < min_precision < 1:
-        raise UsageError(
-            f"min_precision={min_precision!r} is no number between 0 and 1",
-            "for example min_precision=0.95",
-        )
 
 
 def label_batches(

@@ -380,6 +380,8 @@ def test_frame_column_that_is_not_text_is_a_catalog_error(
         ({"top_k": 1.5}, "top_k=1.5"),
         ({"min_precision": 95}, "min_precision=95"),
         ({"min_precision": 0.0}, "min_precision=0"),
+        ({"min_precision": "0.95"}, "min_precision='0.95' is neither a number"),
+        ({"min_precision": [0.9]}, r"min_precision=\[0.9\]"),
     ],
 )
 def test_from_python_tasks_and_numbers_are_checked_as_those_of_the_command_are(
@@ -387,6 +389,14 @@ def test_from_python_tasks_and_numbers_are_checked_as_those_of_the_command_are(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         tagger.load(calibrated_dir, fp32=True).predict(pd.DataFrame({"title": ["red"]}), **options)
+
+
+def test_default_precision_from_python_is_that_of_the_calibration(calibrated_dir: Path) -> None:
+    model = tagger.load(calibrated_dir, fp32=True)
+    frame = pd.DataFrame({"title": random_titles(20)})
+    asked = [model.predict(frame, "color", min_precision=value) for value in ("default", 0.9)]
+    pd.testing.assert_frame_equal(*asked)
+    assert "abstain" in set(asked[0]["color_status"])
 
 
 def test_frame_that_has_the_title_twice_is_refused_and_another_column_twice_is_not(
