@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tagger.arguments import checked_precision, checked_top_k
+from tagger.arguments import (
+    check_columns,
+    check_frame,
+    checked_precision,
+    checked_root,
+    checked_tasks,
+    checked_top_k,
+)
 from tagger.calibration import Precision
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
@@ -25,7 +32,6 @@ from tagger.previous import Previous, input_hash, picture_hash
 from tagger.products import image_sources, refuse_other_letters, titles_of
 from tagger.report import Stages
 from tagger.runtime import Answerer, Inputs, Model
-from tagger.tasks import parse_names
 from tagger.titles import TitleStatus, title_status
 
 READ_ROWS = 64
@@ -88,13 +94,15 @@ class Tagger:
             ModelError: a task that the model does not know.
             CatalogError: neither picture nor title column, one of them twice, or a column that is
                 there already.
-            UsageError: `tasks` that name none, or one twice; a `top_k` or `min_precision` out of
-                range; a `min_precision` that the model has no threshold for.
+            UsageError: an argument of another kind; `tasks` that name none, or one twice; a `top_k`
+                or `min_precision` out of range; a `min_precision` that the model has no threshold
+                for.
         """
-        top_k, precision = checked_top_k(top_k), checked_precision(min_precision)
-        named = tasks if tasks is None or isinstance(tasks, str) else ",".join(tasks)
-        names = self.tasks if named is None else parse_names(named)
-        chosen = [self.bundle.task(name) for name in names]
+        check_frame(products)
+        check_columns(columns)
+        root, top_k = checked_root(image_root), checked_top_k(top_k)
+        precision = checked_precision(min_precision)
+        chosen = [self.bundle.task(name) for name in checked_tasks(tasks, self.tasks)]
         there = list(map(str, products.columns))
         for name, what in ((columns.image, "image"), (columns.title, "title")):
             naming = f"columns=tagger.catalog.Columns({what}={{!r}})"
@@ -109,9 +117,7 @@ class Tagger:
             raise CatalogError(
                 f"the DataFrame has the column {twice!r} twice", "rename one of them, or drop it"
             )
-        how = Labelling(
-            chosen, Path(image_root), columns, top_k, confined=True, precision=precision
-        )
+        how = Labelling(chosen, root, columns, top_k, confined=True, precision=precision)
         check_precision(self.bundle, how)
         refuse_overwriting(there, how.schema, "the DataFrame")
         in_arrow = {columns.title: titles_in_arrow, columns.image: images_in_arrow}

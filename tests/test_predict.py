@@ -374,21 +374,59 @@ def test_frame_column_that_is_not_text_is_a_catalog_error(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tasks": ["color", "color"]}, "'color' twice"),
-        ({"tasks": []}, "no task"),
+        ({"tasks": ["color", "color"]}, r"^tasks=.*'color' twice"),
+        ({"tasks": []}, r"^tasks=\[\].* no task"),
         ({"top_k": 0}, "top_k=0"),
         ({"top_k": 1.5}, "top_k=1.5"),
         ({"min_precision": 95}, "min_precision=95"),
         ({"min_precision": 0.0}, "min_precision=0"),
         ({"min_precision": "0.95"}, "min_precision='0.95' is neither a number"),
         ({"min_precision": [0.9]}, r"min_precision=\[0.9\]"),
+        ({"top_k": True}, "top_k=True"),
+        ({"tasks": [1]}, r"tasks=\[1\]"),
+        ({"tasks": 1}, "tasks=1"),
+        ({"tasks": ""}, "tasks=''"),
+        ({"image_root": None}, "image_root=None"),
+        ({"image_root": b"/tmp"}, "image_root=b'/tmp'"),
+        ({"columns": {"title": "name"}}, "columns="),
     ],
 )
 def test_from_python_tasks_and_numbers_are_checked_as_those_of_the_command_are(
     calibrated_dir: Path, options: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         tagger.load(calibrated_dir, fp32=True).predict(pd.DataFrame({"title": ["red"]}), **options)
+    assert "--" not in caught.value.message + caught.value.hint, "there are no options in Python"
+
+
+@pytest.mark.parametrize("products", [None, {"title": ["red"]}, ["red"]])
+def test_products_that_are_no_frame_are_refused_with_an_example(
+    model_dir: Path, products: object
+) -> None:
+    predict: Any = tagger.load(model_dir, fp32=True).predict
+    with pytest.raises(UsageError, match="products is a") as caught:
+        predict(products)
+    assert "pandas.DataFrame(" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [pd.Series, pa.Table])
+def test_products_that_can_be_made_a_frame_are_refused_with_how(
+    model_dir: Path, kind: type[pd.Series] | type[pa.Table]
+) -> None:
+    predict: Any = tagger.load(model_dir, fp32=True).predict
+    frame = pd.DataFrame({"title": ["red"]})
+    products = frame["title"] if kind is pd.Series else pa.Table.from_pandas(frame)
+    with pytest.raises(UsageError, match=f"products is a {kind.__name__}") as caught:
+        predict(products)
+    made = eval(caught.value.hint.removeprefix("make it one: "), {"products": products})
+    assert predict(made)["color_status"].tolist() == ["ok"]
+
+
+def test_precision_from_python_may_be_any_kind_of_number(calibrated_dir: Path) -> None:
+    model = tagger.load(calibrated_dir, fp32=True)
+    frame = pd.DataFrame({"title": random_titles(20)})
+    asked = [model.predict(frame, "color", min_precision=p) for p in (0.9, np.float32(0.9))]
+    pd.testing.assert_frame_equal(*asked)
 
 
 def test_default_precision_from_python_is_that_of_the_calibration(calibrated_dir: Path) -> None:
