@@ -15,7 +15,7 @@ from tagger.errors import TrainingError, listing
 from tagger.products import Products, ProductSource, require_labels
 from tagger.scrub import giveaways
 from tagger.split import LEARNED, validation_rows
-from tagger.tasks import Task, join_leaves, learn_task
+from tagger.tasks import Task, is_plain, join_leaves, learn_task
 from tagger.taxonomy import Taxonomy
 from tagger.trained_on import keys_of, past_of
 
@@ -103,6 +103,12 @@ def _learn_tasks(
         learned[0] = (Task(names[0], join_leaves(tree.nodes, separator), separator), {})
     for task, left_out in learned:
         if len(task.labels) < 2:
+            if broken := [label for label in left_out if not is_plain(label)]:
+                raise TrainingError(
+                    f"task {task.name!r} needs two labels; left out, since they hold control "
+                    f"characters or what was not UTF-8: {listing(broken, 5)}",
+                    "take these characters out of its column, or leave the task out",
+                )
             raise TrainingError(
                 f"task {task.name!r}: {len(task.labels)} of its labels have at least {min_support} "
                 f"products to learn from, two are needed; left out: {listing(list(left_out), 5)}",

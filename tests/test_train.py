@@ -415,6 +415,20 @@ def test_labels_below_the_minimum_support_are_left_out_and_named(options: TrainO
         run(replace(options, tasks=["rare"]))
 
 
+def test_labels_with_control_characters_are_named_as_such_and_not_as_rare(
+    options: TrainOptions, catalog: Path
+) -> None:
+    frame = pd.read_parquet(catalog)
+    frame["odd"] = ["b\0", "c\0", "plain"] * 40
+    frame.loc[0, "odd"] = "seldom"
+    frame.to_parquet(odd := catalog.with_name("odd.parquet"))
+    with pytest.raises(TrainingError, match="control characters") as caught:
+        run(replace(options, catalog=odd, tasks=["odd"]))
+    assert "'b\\x00'" in caught.value.message
+    assert "seldom" not in caught.value.message
+    assert "more labelled products" not in caught.value.hint
+
+
 def test_what_it_found_of_bf16_is_in_the_configuration_and_the_card(options: TrainOptions) -> None:
     result = run(replace(options, epochs=1))
     assert (result.bf16 is not None) == has_bf16(torch.device("cpu"))
