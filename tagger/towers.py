@@ -376,18 +376,26 @@ def load_pretrained(name: str, pretrained: str, image: ImageTower, text: TextTow
             )
     # The hub client raises errors of a dozen libraries when it is offline or a file is damaged.
     except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(
-            f"weights {pretrained!r} for {name} could not be loaded: {reason[:200]}",
-            "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
-            "without --pretrained",
-        ) from error
+        raise _not_loaded(name, pretrained, is_file, error) from error
     if isinstance(image, OpenClipImageTower):
         _fill(image.visual, model.visual)
     if isinstance(text, OpenClipTextTower):
         _fill(text.text, model.text)
     scale: Tensor = model.logit_scale.detach()
     return scale
+
+
+def _not_loaded(name: str, pretrained: str, is_file: bool, error: Exception) -> WeightsError:
+    # torch begins with a line that names nothing; those that follow name what does not fit.
+    lines = (str(error).strip() or repr(error)).splitlines()[:3]
+    reason = " ".join(line.strip()[:200] for line in lines)
+    return WeightsError(
+        f"weights {pretrained!r} for {name} could not be loaded: {reason}",
+        "the file is damaged, or of another architecture: name that one, --model NAME"
+        if is_file
+        else "offline? give a local file: --pretrained weights.safetensors; or train from scratch "
+        "without --pretrained",
+    )
 
 
 def _fill(tower: nn.Module, whole: nn.Module) -> None:

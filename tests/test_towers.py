@@ -190,8 +190,10 @@ def test_unknown_weights_name_what_there_is(pretrained: str, message: str) -> No
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     weights = tmp_path / "other.safetensors"
     save_file({"visual.nothing": torch.zeros(1)}, weights)
-    with pytest.raises(WeightsError, match="could not be loaded"):
+    with pytest.raises(WeightsError, match=r"could not be loaded.*visual\.nothing") as refused:
         load_pretrained("tiny-clip", str(weights), *open_clip_towers("tiny-clip"))
+    assert "another architecture" in refused.value.hint
+    assert "offline" not in refused.value.hint
 
 
 def test_pickled_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
