@@ -90,12 +90,12 @@ class MobileTower(Frozen, frozen=True):
 class TokenTower(Frozen, frozen=True):
     """A text tower given by its dimensions: a transformer over pieces of words.
 
-    `vocabulary_size` bounds the pieces that training learns from the titles;
-    `context_length` is the longest title in tokens, the rest is cut. Each piece also knows those
-    beside it, as many as fit under a `kernel` of this width; 1: none.
+    `vocabulary_size` bounds the pieces that training learns from the titles, and three special
+    ones; `context_length` is the longest title in tokens, the rest is cut. Each piece also knows
+    those beside it, as many as fit under a `kernel` of this width; 1: none.
     """
 
-    vocabulary_size: Positive = 4000
+    vocabulary_size: Annotated[int, Meta(ge=4, le=MOST)] = 4000
     context_length: Positive = 32
     kernel: Literal[1, 3, 5] = 1
     width: Positive = 128

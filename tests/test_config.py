@@ -13,6 +13,7 @@ from tagger import shelf
 from tagger.config import DEFAULT_DEFINITION, FORMAT_VERSION, Config, read_config, write_config
 from tagger.errors import ModelError
 from tagger.tasks import Task
+from tagger.tokenizer import learn_pieces
 
 from .conftest import tiny_config
 
@@ -97,6 +98,16 @@ def test_wrong_type_or_value_is_refused_with_its_place(
     with pytest.raises(ModelError) as caught:
         read(tmp_path, {"architecture": BY_SIZE, section: {field: value}})
     assert f"$.{section}.{field}" in caught.value.message
+
+
+def test_a_vocabulary_has_room_for_the_special_pieces_and_one_more(tmp_path: Path) -> None:
+    text = {"vocabulary_size": 4}
+    config = read(tmp_path, {"architecture": {**BY_SIZE, "text": text}})
+    assert config.architecture.text is not None
+    pieces = learn_pieces(["red shirt", "blue"], config.architecture.text.vocabulary_size, 8)
+    assert max(map(max, pieces.encode(["red shirt", "x"]))) < 4
+    with pytest.raises(ModelError, match=r">= 4.*architecture\.text\.vocabulary_size"):
+        read(tmp_path, {"architecture": {**BY_SIZE, "text": {"vocabulary_size": 3}}})
 
 
 @pytest.mark.parametrize(
