@@ -29,13 +29,13 @@ SEPARATOR = " > "
 
 PROMPTS = ("{label}", "a photo of a {label}", "a photo of a product, {task}: {label}")
 
-MOST, MAX_DEPTH, MAX_SEED = 1 << 20, 1000, (1 << 32) - 1
+MOST, MAX_DEPTH, MAX_SEED, MAX_RATE = 1 << 20, 1000, (1 << 32) - 1, 1e6
 """Upper bounds, so that a damaged or hostile file cannot ask for a network without end; of a seed,
-so that what is made of it fits into 64 bits."""
+so that what is made of it fits into 64 bits, and of a rate into float32."""
 Positive = Annotated[int, Meta(ge=1, le=MOST)]
 Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Rate = Annotated[float, Meta(ge=0.0)]
+Rate = Annotated[float, Meta(ge=0.0, le=MAX_RATE)]
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -21,7 +21,7 @@ from tagger.answers import answer_batches, pictures
 from tagger.card import write_card
 from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
-from tagger.config import DEFAULT_DEFINITION, Config, Training, read_config
+from tagger.config import DEFAULT_DEFINITION, MAX_RATE, Config, Training, read_config
 from tagger.curve import draw_learning_curve
 from tagger.definitions import find_definition, with_system
 from tagger.device import choose_device, no_room
@@ -316,8 +316,8 @@ def override(training: Training, options: TrainOptions, source: Path | None) -> 
         ratio = options.lr / training.lr if training.lr else 1.0
         changes |= {
             "lr": options.lr,
-            "tower_lr": training.tower_lr * ratio,
-            "muon_lr": training.muon_lr * ratio,
+            "tower_lr": min(training.tower_lr * ratio, MAX_RATE),
+            "muon_lr": min(training.muon_lr * ratio, MAX_RATE),
         }
     return msgspec.structs.replace(training, **changes)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagger.config import DEFAULT_DEFINITION, MAX_SEED, MOST, SEPARATOR
+from tagger.config import DEFAULT_DEFINITION, MAX_RATE, MAX_SEED, MOST, SEPARATOR
 from tagger.errors import StoppedError
 from tagger.options import (
     CatalogArgument,
@@ -62,7 +62,8 @@ def train(
         typer.Option(min=1, max=MOST, help="Products a step.", show_default="that of --model"),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(min=0, help="Peak rate of the new layers; the others follow.")
+        float | None,
+        typer.Option(min=0, max=MAX_RATE, help="Peak rate of the new layers; the others follow."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Of first weights, order and variation.")

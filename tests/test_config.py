@@ -88,6 +88,8 @@ def test_unknown_field_is_refused_wherever_it_is(tmp_path: Path, place: str) -> 
         ("fusion", "dropout", None),
         ("fusion", "shared_attention", 1),
         ("training", "lr", -1),
+        ("training", "lr", 1e38),
+        ("training", "weight_decay", 1e300),
         ("training", "epochs", -1),
         ("training", "optimizer", "sgd"),
     ],

@@ -25,6 +25,7 @@ from tagger.bundle import load
 from tagger.catalog import Columns
 from tagger.checkpoint import Epoch
 from tagger.config import (
+    MAX_RATE,
     Architecture,
     Config,
     ConvTower,
@@ -54,7 +55,7 @@ from tagger.preprocess import collate_titles
 from tagger.products import ProductSource
 from tagger.shelf import resolve
 from tagger.towers import TokenTextTower
-from tagger.train import LOCK, TrainOptions, TrainResult, train
+from tagger.train import LOCK, TrainOptions, TrainResult, override, train
 from tagger.training_data import Data
 from tagger.training_messages import TrainMonitor
 
@@ -843,6 +844,28 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(options: TrainOptions) -
         run(replace(options, lr=1e30), Watched())
     assert len(steps) < 5
     assert "--lr" in caught.value.hint
+
+
+def test_the_highest_rate_that_may_be_asked_for_leaves_a_config_that_can_be_read(
+    options: TrainOptions,
+) -> None:
+    asked = replace(options, lr=MAX_RATE)
+    recipe = override(Training(lr=1e-30), asked, None)
+    assert recipe.lr == MAX_RATE
+    assert msgspec.convert(msgspec.to_builtins(recipe), Training) == recipe
+
+
+def test_a_rate_beyond_all_sense_is_refused_as_an_option(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--tasks", "color", "--out", str(options.out), "--model", options.model]
+    monkeypatch.setattr(
+        sys, "argv", ["tagger", "train", str(options.catalog), *given, "--lr", "1e38"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "--lr" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
