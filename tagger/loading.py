@@ -35,11 +35,11 @@ def load_model(
         from tagger.onnx_model import load_onnx
 
         model: Model = load_onnx(path, device, fp32)
-        return with_labels(model, labels) if labels else model
+        return model if labels is None else with_labels(model, labels)
     from tagger.bundle import load
     from tagger.device import choose_device
     from tagger.inference import speed_up
 
     bundle = load(path, choose_device(device))
     speed_up(bundle.model, fp32 or bundle.config.computes_in == "float32")
-    return with_labels(bundle, labels) if labels else bundle
+    return bundle if labels is None else with_labels(bundle, labels)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import msgspec
 
 from tagger.config import DEFAULT_ZERO_SHOT, Applicability
-from tagger.errors import ModelError, listing
+from tagger.errors import ModelError, UsageError, listing
 from tagger.runtime import Model
-from tagger.tasks import Task, check_asked
+from tagger.tasks import Task, asked_labels
 
 Labels = Mapping[str, Sequence[str]]
 """Per task the labels to choose from."""
@@ -24,8 +24,16 @@ def with_labels(model: Model, labels: Labels) -> Model:
 
     Raises:
         ModelError: it is not contrastively trained, so that names of labels tell it nothing.
-        UsageError: a task without a usable name, or without two different labels at least.
+        UsageError: no mapping, a task without a usable name, or without two different labels at
+            least.
     """
+    if not isinstance(labels, Mapping):
+        raise UsageError(
+            f"labels={labels!r} name no task",
+            'for example labels={"neckline": ("v-neck", "crew neck")}',
+        )
+    if not labels:
+        return model
     if model.is_export:  # which a machine without torch may run
         raise _needs_pretraining(model, labels)
     from tagger.bundle import Bundle
@@ -34,9 +42,7 @@ def with_labels(model: Model, labels: Labels) -> Model:
     assert isinstance(model, Bundle)
     if not isinstance(model.model, ClipZeroShot):
         raise _needs_pretraining(model, labels)
-    for name, own in labels.items():
-        check_asked(name, [own] if isinstance(own, str) else own)
-    asked = tuple(Task(name, tuple(own)) for name, own in labels.items())
+    asked = tuple(Task(name, asked_labels(name, own)) for name, own in labels.items())
     kept = tuple(task for task in model.config.tasks if task.name not in labels)
     applicability = _still_applicable(model.config.applicability, [task.name for task in kept])
     config = msgspec.structs.replace(

@@ -164,43 +164,51 @@ def parse_asked(text: str) -> dict[str, tuple[str, ...] | None]:
         name, mark, first = (piece.strip() for piece in part.partition("="))
         if mark:
             names.append(name or "=")
-            labels[names[-1]] = [label_of(first)]
+            labels[names[-1]] = [first]
         elif labels:
-            labels[names[-1]].append(label_of(part))
+            labels[names[-1]].append(part.strip())
         else:
             names.append(name)  # as it is: a task is called what its column is
     asked: dict[str, tuple[str, ...] | None] = {}
     for name in parse_names(",".join(names)):
-        given = [label for label in labels.get(name, []) if label]
         if name == "=":
             raise UsageError(f"--tasks {text!r} names no task", _ASKED)
-        if name in labels:
-            check_asked(name, given)
-        asked[name] = tuple(given) or None
+        given = [label for label in labels.get(name, []) if label]
+        asked[name] = asked_labels(name, given) if name in labels else None
     return asked
 
 
 _ASKED = "for example neckline=v-neck,crew neck,boat neck"
 
 
-def check_asked(name: str, labels: Sequence[str]) -> None:
-    """Raises:
-    UsageError: `labels` to choose from for task `name` are not two different ones at least, or it
-        is a name that --tasks cannot say, or that is not there.
+def asked_labels(name: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """`labels` to choose from for task `name`, as they are read from a catalog.
+
+    Raises:
+        UsageError: they are not two different ones at least, or it is a name that --tasks cannot
+            say, or that is not there.
     """
-    if parse_names(name) != [name] or "=" in name or not is_plain(name):
+    if (
+        not isinstance(name, str)
+        or parse_names(name) != [name]
+        or "=" in name
+        or not is_plain(name)
+    ):
         raise UsageError(
             f"--tasks cannot name a task {name!r}",
             "leave out commas, =, control characters, and space around the name",
         )
-    if not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UsageError(f"--tasks {name}={labels!r} has a label that is no text", _ASKED)
-    if len(labels) < 2 or len(set(labels)) < len(labels):
+    given = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else [*labels]
+    if not all(isinstance(label, str) and label.strip() for label in given):
+        raise UsageError(f"--tasks {name}={given!r} has a label that is no text", _ASKED)
+    read = tuple(map(label_of, given))
+    if len(read) < 2 or len(set(read)) < len(read):
         raise UsageError(
-            f"--tasks {name}={','.join(labels)} gives less than two labels, or one twice", _ASKED
+            f"--tasks {name}={','.join(given)} gives less than two labels, or one twice", _ASKED
         )
-    if not all(is_plain(label) for label in labels):
-        raise UsageError(f"--tasks {name}={labels!r} has control characters in a label", _ASKED)
+    if not all(is_plain(label) for label in read):
+        raise UsageError(f"--tasks {name}={given!r} has control characters in a label", _ASKED)
+    return read
 
 
 def parse_names(text: str) -> list[str]:

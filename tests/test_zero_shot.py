@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import open_clip
@@ -493,13 +494,43 @@ def test_labels_from_python_may_be_a_list(clip_dir: Path, labels: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "labels", [[], ["a"], ["a", "a"], "ab", ["a", "b\x1b"], ["a", " "], [38, 39]]
+    "labels",
+    [
+        [],
+        ["a"],
+        ["a", "a"],
+        "ab",
+        ["a", "b\x1b"],
+        ["a", " "],
+        [38, 39],
+        None,
+        5,
+        ["red ", "red"],
+        ["caf\u00e9", "cafe\u0301"],
+    ],
 )
 def test_labels_from_python_that_make_no_choice_are_refused(
     clip_dir: Path, labels: list[str]
 ) -> None:
     with pytest.raises(UsageError, match="neckline="):
         tagger.load(clip_dir, labels={"neckline": labels})
+
+
+def test_labels_from_python_are_those_that_the_command_would_read(clip_dir: Path) -> None:
+    given: Any = {"neckline": (label for label in (" v-neck", "de\u0301collete\u0301"))}
+    model = tagger.load(clip_dir, labels=given)
+    assert model.bundle.task("neckline").labels == ("v-neck", "d\u00e9collet\u00e9")
+    (written,) = parse_asked("neckline= v-neck,de\u0301collete\u0301").values()
+    assert model.bundle.task("neckline").labels == written
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], "neckline", 5, pd.Series(["a", "b"]), {1: "ab"}])
+def test_labels_from_python_that_name_no_task_are_refused_with_an_example(
+    clip_dir: Path, labels: Any
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        tagger.load(clip_dir, labels=labels)
+    assert "labels=" in caught.value.hint or "name" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["", " ", "title", "image", "a,b", "a=b", " a", "a\nb"])
