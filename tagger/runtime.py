@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from tagger.images import ImageStatus, Pixels
 from tagger.modalities import View
 from tagger.pixel_cache import PixelCache
 from tagger.products import Products
-from tagger.tasks import Task
+from tagger.tasks import Task, label_of
 from tagger.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -153,6 +154,13 @@ class Model(ABC):
         ModelError: the model does not know task `name`.
         """
         known = {task.name: task for task in self.config.tasks}
+        alike = next((own for own in known if label_of(own) == label_of(name)), None)
+        if name not in known and alike is not None:
+            raise ModelError(
+                f"{self.path.name} does not know task {name!r} in these letters, but in others "
+                "that look alike (an accent may be one of its own)",
+                f"copy the name from here: {shlex.quote(alike)}",
+            )
         if name not in known:
             raise ModelError(
                 f"{self.path.name} does not know task {name!r}; it knows: {listing(list(known))}."

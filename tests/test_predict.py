@@ -7,11 +7,13 @@ import dataclasses
 import datetime as dt
 import decimal
 import os
+import shlex
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -35,6 +37,7 @@ from tagger.predict import Product, label, label_batches
 from tagger.products import ProductSource
 from tagger.run import run
 from tagger.runtime import BatchAnswers, Inputs
+from tagger.tasks import Task
 from tagger.version import __version__
 
 from .conftest import TASKS, Cell, MakeCatalog, mixed_rows, random_titles, save_picture
@@ -543,6 +546,15 @@ def test_output_over_the_catalog_is_refused(
 def test_unknown_task_names_the_known_ones(tiny: Bundle) -> None:
     with pytest.raises(ModelError, match=r"it knows: 'color', 'pattern'\. Did you mean 'color'\?"):
         tiny.task("colour")
+
+
+def test_task_that_is_known_in_letters_that_look_alike_is_told_to_be_copied(tiny: Bundle) -> None:
+    task = Task("gro\u0308\u00dfe", ("S", "M"))
+    model = dataclasses.replace(tiny, config=msgspec.structs.replace(tiny.config, tasks=(task,)))
+    assert model.task(task.name) == task
+    with pytest.raises(ModelError, match="look alike") as caught:
+        model.task("gr\u00f6\u00dfe")
+    assert caught.value.hint.endswith(shlex.quote(task.name))
 
 
 def test_damaged_catalog_leaves_no_output(tiny: Bundle, tmp_path: Path) -> None:
