@@ -195,19 +195,19 @@ def asked_labels(name: str, labels: Iterable[str]) -> tuple[str, ...]:
         or not is_plain(name)
     ):
         raise UsageError(
-            f"--tasks cannot name a task {name!r}",
+            f"no task can be called {name!r}",
             "leave out commas, =, control characters, and space around the name",
         )
     given = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else [*labels]
     if not all(isinstance(label, str) and label.strip() for label in given):
-        raise UsageError(f"--tasks {name}={given!r} has a label that is no text", _ASKED)
+        raise UsageError(f"{name}={given!r} has a label that is no text", _ASKED)
     read = tuple(map(label_of, given))
     if len(read) < 2 or len(set(read)) < len(read):
         raise UsageError(
-            f"--tasks {name}={','.join(given)} gives less than two labels, or one twice", _ASKED
+            f"{name}={','.join(given)} gives less than two labels, or one twice", _ASKED
         )
     if not all(is_plain(label) for label in read):
-        raise UsageError(f"--tasks {name}={given!r} has control characters in a label", _ASKED)
+        raise UsageError(f"{name}={given!r} has control characters in a label", _ASKED)
     return read
 
 

@@ -512,8 +512,9 @@ def test_labels_from_python_may_be_a_list(clip_dir: Path, labels: list[str]) -> 
 def test_labels_from_python_that_make_no_choice_are_refused(
     clip_dir: Path, labels: list[str]
 ) -> None:
-    with pytest.raises(UsageError, match="neckline="):
+    with pytest.raises(UsageError, match="neckline=") as caught:
         tagger.load(clip_dir, labels={"neckline": labels})
+    assert "--" not in caught.value.message, "there are no options in Python"
 
 
 def test_labels_from_python_are_those_that_the_command_would_read(clip_dir: Path) -> None:
