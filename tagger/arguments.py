@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tagger.calibration import Precision
+from tagger.calibration import Target
 from tagger.catalog import Columns
 from tagger.errors import UsageError
 from tagger.tasks import parse_names
@@ -53,14 +53,13 @@ def checked_tasks(tasks: object, known: list[str]) -> list[str]:
     names: list[Any] = [tasks]
     if isinstance(tasks, Iterable) and not isinstance(tasks, str):
         names = list(tasks)
-    example = f'for example tasks=["{known[0]}"]; None are all'
+    example = f'for example tasks=["{next(iter(known), "color")}"]; None are all'
     if not all(isinstance(name, str) for name in names):
         raise UsageError(f"tasks={tasks!r} are no names", example)
     try:
-        return parse_names(",".join(names))
-    except UsageError as error:  # in the words of the command line
-        why = error.message.removeprefix("--tasks ")
-        raise UsageError(f"tasks={tasks!r}: {why}", example) from None
+        return parse_names(",".join(names), f"tasks={tasks!r}")
+    except UsageError as error:  # whose hint is the option
+        raise UsageError(error.message, example) from None
 
 
 def checked_root(image_root: object) -> Path:
@@ -86,7 +85,7 @@ def checked_top_k(top_k: object) -> int | None:
     return int(top_k)
 
 
-def checked_precision(min_precision: object) -> Precision | None:
+def checked_precision(min_precision: object) -> Target | None:
     """Raises:
     UsageError: it is neither a number between 0 and 1 nor "default".
     """

@@ -34,7 +34,7 @@ STRICT_SHARE, STRICT_DELTA = 0.7, 0.1
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Precision = float | Literal["default"]
+Target = float | Literal["default"]
 """A target, or for each task the one that it was calibrated for."""
 
 
@@ -110,21 +110,21 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         """1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
 
-    def meant(self, task: str, precision: Precision = "default") -> float:
+    def meant(self, task: str, precision: Target = "default") -> float:
         """The target in 0..1 that `precision` is for that task."""
         if precision != "default":
             return precision
         own = self.tasks[task].precision if task in self.tasks else None
         return self.precision if own is None else own
 
-    def find(self, task: str, precision: Precision) -> Threshold | None:
+    def find(self, task: str, precision: Target) -> Threshold | None:
         """What was fitted for that task and precision, if anything was."""
         precision = self.meant(task, precision)
         fitted = self.tasks[task].thresholds if task in self.tasks else ()
         near = (t for t in fitted if math.isclose(t.precision, precision, abs_tol=1e-9))
         return next(near, None)
 
-    def threshold(self, task: str, precision: Precision) -> Threshold:
+    def threshold(self, task: str, precision: Target) -> Threshold:
         """Raises:
         UsageError: nothing was fitted for that task and precision; the message names what was.
         """

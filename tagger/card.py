@@ -77,7 +77,7 @@ Use: `tagger predict CATALOG --tasks {shlex.quote(names)} --model DIR`
 
 
 def as_text(name: str) -> str:
-    """What Markdown shows as `name`: it begins no HTML and, in a table, no cell."""
+    """`name` in Markdown, where it begins no HTML and, in a table, no cell."""
     return re.sub(r"[\\|<]", r"\\\g<0>", name)
 
 

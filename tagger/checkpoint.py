@@ -175,9 +175,12 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def remove(run: Path) -> None:
     """Delete the checkpoints of a finished run."""
+    whole = list(run.glob(f"{CHECKPOINT}*/{_STATE}"))
     # First what makes them whole: a kill in between leaves no damaged one.
-    for path in run.glob(f"{CHECKPOINT}*/{_STATE}"):
-        path.unlink(missing_ok=True)
+    for state in whole:
+        state.unlink(missing_ok=True)
+    for state in whole:
+        shutil.rmtree(state.parent, ignore_errors=True)
     remove_leftovers(run)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tagger.arrow_types import RANKING
-from tagger.calibration import Precision
+from tagger.calibration import Target
 from tagger.catalog import Columns
 from tagger.decision import Bools, Decision, Floats, Ids, applies, decide
 from tagger.errors import CatalogError, UsageError
@@ -39,7 +39,7 @@ class Labelling:
     top_k: int | None = None
     confined: bool = True
     batch_size: int | None = None
-    precision: Precision | None = None
+    precision: Target | None = None
     mapping: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @property

@@ -54,11 +54,11 @@ LEAST_JUDGED_OTHERWISE = 6
 class Difference(Frozen, frozen=True):
     """A rate minus that of the first model, -1..1, with the interval that holds 95% of paired
     bootstrap resamples of the products. It rests on `judged_otherwise` of the products, which count
-    for one of the two models alone, in any of the tasks."""
+    for one of the two models alone, in any of the tasks; files of earlier versions do not say."""
 
     difference: float
     interval: Interval
-    judged_otherwise: int
+    judged_otherwise: int = LEAST_JUDGED_OTHERWISE
 
     @property
     def is_noise(self) -> bool:

@@ -32,7 +32,8 @@ def images_in_arrow(images: pd.Series, name: str) -> pa.ChunkedArray:
     files.
 
     Raises:
-        CatalogError: it holds both, or anything else, such as pictures that are decoded.
+        CatalogError: it holds both, or lists, or what Arrow has no column for, such as pictures
+            that are decoded.
     """
     if images.dtype == object:
         paths = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in images]

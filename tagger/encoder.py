@@ -170,7 +170,7 @@ class Encoder:
             elif product.pixels is not None:
                 fresh[product.image_key] = product.pixels
         if fresh:
-            full = round_up(len(fresh), pictures_at_once(self.bundle.model) or ROUND)
+            full = round_up(len(fresh), self._pictures_at_once)
             fresh |= self._expected_pictures(full - len(fresh))
             known |= self._images.put(list(fresh), self._encode_images(list(fresh.values())))
             self.num_images += len(fresh)
@@ -195,9 +195,14 @@ class Encoder:
         some = self._encode_images([])
         return Features(torch.zeros_like(some.pooled[0]), torch.zeros_like(some.tokens[0]))
 
+    @property
+    def _pictures_at_once(self) -> int:
+        """Batches of pictures are filled up to multiples of it."""
+        return pictures_at_once(self.bundle.model) or ROUND
+
     def _encode_images(self, pictures: Sequence[Pixels]) -> Features:
         """One row a picture, and rows that fill the batch up."""
-        missing = round_up(max(1, len(pictures))) - len(pictures)
+        missing = round_up(max(1, len(pictures)), self._pictures_at_once) - len(pictures)
         pixels, _ = collate_images([*pictures, *[None] * missing], self.bundle.config.preprocess)
         return image_features(self.bundle.model, pixels)
 

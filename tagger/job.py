@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.arrow_types import as_file, valid_text
-from tagger.calibration import Precision
+from tagger.calibration import Target
 from tagger.catalog import PARQUET, Catalog, Columns, check_image_root
 from tagger.columns import Labelling, check_precision, refuse_overwriting
 from tagger.errors import CatalogError, OutputError, UsageError, listing
@@ -95,7 +95,7 @@ class JobOptions:
     top_k: int | None = None
     limit: int | None = None
     batch_size: int | None = None
-    min_precision: Precision | None = None
+    min_precision: Target | None = None
     shard: Shard = field(default_factory=Shard)
     incremental: Path | None = None
     retry_failed: bool = False
@@ -339,7 +339,7 @@ def fingerprint_of(schema: pa.Schema) -> dict[str, str]:
     return {str(k): str(v) for k, v in dict(_metadata(schema, FINGERPRINT, {})).items()}
 
 
-def parse_precision(text: str | None) -> Precision | None:
+def parse_precision(text: str | None) -> Target | None:
     """'0.95' -> 0.95; 'default', what each task was calibrated for, as it is.
 
     Raises:

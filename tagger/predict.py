@@ -22,7 +22,7 @@ from tagger.arguments import (
     checked_tasks,
     checked_top_k,
 )
-from tagger.calibration import Precision
+from tagger.calibration import Target
 from tagger.catalog import Columns
 from tagger.columns import Labelling, check_precision, refuse_overwriting, task_columns
 from tagger.dataframe import images_in_arrow, titles_in_arrow
@@ -78,7 +78,7 @@ class Tagger:
         image_root: str | Path = ".",
         top_k: int | None = None,
         columns: Columns = Columns(),
-        min_precision: Precision | None = None,
+        min_precision: Target | None = None,
     ) -> pd.DataFrame:
         """`products` with the columns of the output added; index and order stay.
 

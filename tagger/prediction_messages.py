@@ -35,7 +35,7 @@ def show_prediction(result: Result, out: Path, source: ProductSource) -> None:
         say(f"{out}: {counted(summary.num_rows, 'row')}; this run was finished already")
     elif not result.finished:
         say(
-            f"{out}: this share is done; missing: {counted(result.missing, 'part')} of other shards"
+            f"{out}: this share is done; missing: {counted(result.missing, 'part')} of other shares"
         )
     else:
         kept = f", {carried:,} of them kept from before" if carried else ""

@@ -33,7 +33,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Result:
-    """What a run did. `missing` parts are those of other shards that are not there yet."""
+    """What a run did. `missing` parts are those of other shares that are not there yet."""
 
     summary: Summary
     finished: bool = False
@@ -133,10 +133,10 @@ def is_done(job: Job) -> bool:
         return False
     is_ours, is_whole = directory.is_of(job.fingerprint), not directory.missing(job.num_parts)
     if not job.is_file:
-        is_done = is_ours and is_whole and directory.finished
-        if is_done and options.overwrite and job.part_sizes:
+        finished = is_ours and is_whole and directory.finished
+        if finished and options.overwrite and job.part_sizes:
             raise _share_of_a_finished_run(out, options.shard)
-        return is_done
+        return finished
     theirs = read_fingerprint(out)
     # A CSV file does not say whose it is; killed at the very end, a run left its parts beside it.
     if theirs != job.fingerprint and not (out.suffix == ".csv" and is_ours and is_whole):

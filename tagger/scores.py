@@ -106,14 +106,13 @@ class Score(Frozen, frozen=True):
     are wrong in every rate, but where an ancestor may be published: one that is known is right). A
     product that the view leaves nothing to answer from is wrong too, and never published. Intervals
     are of 95%: Wilson's of the accuracy, a bootstrap over products of the recall.
-    `calibration_error` is the expected calibration
-    error of the answers in 15 bins, `brier` the mean squared distance between the probabilities and
-    the truth (0..2). `published` is null where the model is not calibrated for the precision, and
-    in the views that withhold something. `image_weight` is the mean weight of the picture, null
-    where the system cannot tell. `tree` is null for a flat task, `applicability` where the task
-    applies to everything, and in the views that withhold something. `labels` are those that
-    products carry; `confusions` the most frequent ones. A product that is told that the task does
-    not apply has no answer, which is wrong.
+    `calibration_error` is the expected calibration error of the answers in 15 bins, `brier` the
+    mean squared distance between the probabilities and the truth (0..2). `published` is null where
+    the model is not calibrated for the precision, and in the views that withhold something.
+    `image_weight` is the mean weight of the picture, null where the system cannot tell. `tree` is
+    null for a flat task, `applicability` where the task applies to everything, and in the views
+    that withhold something. `labels` are those that products carry; `confusions` the most frequent
+    ones. A product that is told that the task does not apply has no answer, which is wrong.
     """
 
     num_products: int

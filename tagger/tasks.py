@@ -185,18 +185,20 @@ def asked_labels(name: str, labels: Iterable[str]) -> tuple[str, ...]:
     """`labels` to choose from for task `name`, as they are read from a catalog.
 
     Raises:
-        UsageError: they are not two different ones at least, or it is a name that --tasks cannot
-            say, or that is not there.
+        UsageError: they are not two different ones at least, or it is no name of a task.
     """
     if (
         not isinstance(name, str)
-        or parse_names(name) != [name]
+        or name in ("", "image", "title")
+        or name != name.strip()
+        or "," in name
         or "=" in name
         or not is_plain(name)
     ):
         raise UsageError(
             f"no task can be called {name!r}",
-            "leave out commas, =, control characters, and space around the name",
+            "leave out commas, =, control characters, and space around the name; image and title "
+            "have columns of that name",
         )
     given = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else [*labels]
     if not all(isinstance(label, str) and label.strip() for label in given):
@@ -211,18 +213,18 @@ def asked_labels(name: str, labels: Iterable[str]) -> tuple[str, ...]:
     return read
 
 
-def parse_names(text: str) -> list[str]:
-    """'color, pattern' -> ['color', 'pattern'].
+def parse_names(text: str, option: str = "--tasks") -> list[str]:
+    """'color, pattern' -> ['color', 'pattern']; `option` is what errors call the text.
 
     Raises:
         UsageError: no name, or one name twice.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UsageError("--tasks names no task", "for example --tasks color,pattern")
+        raise UsageError(f"{option} names no task", "for example --tasks color,pattern")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UsageError(f"--tasks names {twice[0]!r} twice", "name each task once")
+        raise UsageError(f"{option} names {twice[0]!r} twice", "name each task once")
     if taken := [name for name in names if name in ("image", "title")]:
         raise UsageError(
             f"a task {taken[0]!r} would put out {taken[0]}_status, and that is a column already",

@@ -345,7 +345,8 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def check_target(options: TrainOptions) -> None:
-    """Whether this run may write its output, before the work begins.
+    """Whether this run may write its output, before the work begins; what a kill left in a
+    finished one is deleted where `resume` asks to end it.
 
     Raises:
         OutputError: it holds something that this run must not overwrite.
@@ -357,8 +358,8 @@ def check_target(options: TrainOptions) -> None:
             f"{out} holds an unfinished run", "add --resume to go on with it, or name another --out"
         )
     if (out / bundle.WEIGHTS).exists() and not unfinished:
-        # Of a run that was killed while it tidied up; nobody else ever would, and they are large.
-        checkpoint.remove_leftovers(out)
+        if options.resume:  # killed while it tidied up, which nobody else would do, in gigabytes
+            checkpoint.remove_leftovers(out)
         named = shlex.join(["--tasks", ",".join(options.tasks), "--model", str(out)])
         raise OutputError(
             f"{out} holds a trained model already: its training has finished",
