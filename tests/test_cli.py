@@ -459,7 +459,7 @@ def test_shares_say_what_is_missing(run: Run, catalog: Path, model_dir: Path) ->
     out = catalog.parent / "parts"
     first = run(*options[:-1], out, "--shard", "2/2")
     assert first.code == 0
-    assert "missing: 1 part of other shards" in first.stderr
+    assert "missing: 1 part of other shares" in first.stderr
     assert run(*options[:-1], out, "--shard", "1/2").code == 0
     assert (out / "_SUCCESS").exists()
 
