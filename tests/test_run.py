@@ -204,7 +204,10 @@ def test_lists_of_the_catalog_are_refused_for_csv_before_the_run(
 def test_views_of_text_go_into_csv(tiny: Bundle, tmp_path: Path) -> None:
     notes = pa.array(["a", None, "a longer note, with a comma"], pa.string_view())
     path = tmp_path / "feed.parquet"
-    pq.write_table(pa.table({"title": ["red"] * 3, "note": notes}), path)
+    try:
+        pq.write_table(pa.table({"title": ["red"] * 3, "note": notes}), path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(str(error))  # of an older Arrow
     run(job(tiny, path, tmp_path / "out.csv"))
     assert Catalog(tmp_path / "out.csv").read(["note"])["note"].to_pylist() == notes.to_pylist()
 
