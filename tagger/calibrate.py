@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -118,14 +119,8 @@ def calibrate(
             precision=promise.precision,
             left_out=int((~new).sum()),
         )
-    thresholds = [threshold for one in fitted.values() for threshold in one.thresholds]
-    if not any(threshold.promises for threshold in thresholds):
-        raise CatalogError(
-            f"{source.path} has too few labelled products for any promise, or the model is wrong "
-            f"too often: {num_different:,} different products were tried, {int((~new).sum()):,} it "
-            "was trained on were left out; nothing was stored",
-            "calibrate on a few hundred labelled products at least that it has not seen",
-        )
+    if not any(threshold.promises for one in fitted.values() for threshold in one.thresholds):
+        raise _no_promise(source.path, num_different, int((~new).sum()))
     calibration = Calibration(
         precision=promise.precision,
         weights_sha256=file_digest(bundle.path / WEIGHTS),
@@ -144,6 +139,15 @@ def calibrate(
         num_held_back=int((past == HELD_BACK).sum()),
         num_new=int(fair.sum()),
         num_different=num_different,
+    )
+
+
+def _no_promise(catalog: Path, num_different: int, num_learned: int) -> CatalogError:
+    return CatalogError(
+        f"{catalog} has too few labelled products for any promise, or the model is wrong too "
+        f"often: {num_different:,} different products were tried, {num_learned:,} it was trained "
+        "on were left out; nothing was stored",
+        "calibrate on a few hundred labelled products at least that it has not seen",
     )
 
 

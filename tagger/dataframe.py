@@ -72,7 +72,9 @@ def _raw(text: str) -> bytes:
 
 def _is_mixed(column: pd.Series) -> bool:
     """Whether it holds text and bytes: Arrow would take one for the other, by what comes first."""
-    return all(any(isinstance(value, kind) for value in column) for kind in (str, _BYTES))
+    return column.dtype == object and all(
+        any(isinstance(value, kind) for value in column) for kind in (str, _BYTES)
+    )
 
 
 def _no_one_kind(name: str, why: str, hint: str) -> CatalogError:

@@ -560,6 +560,25 @@ def test_labels_of_products_that_the_model_learned_from_are_not_judged(
     assert "May be wrong" not in text
 
 
+def test_page_says_what_flatters_the_figures(tiny: Bundle, catalog: Path) -> None:
+    done, issues = evaluated(tiny, catalog)
+    source, out = ProductSource(catalog), catalog.with_name("report.html")
+    texts = []
+    for changes in ({}, {"trained_on": 3, "held_back": 1, "calibrated_on": ("size <b>", "color")}):
+        figures = msgspec.structs.replace(done.figures, **changes)
+        write_page(out, tiny, source, replace(done, figures=figures), issues)
+        texts.append(" ".join(Page(out.read_text(encoding="utf-8")).text.split()))
+    for said in (
+        "trained on 3 of them",
+        "1 product chose the epoch",
+        "Calibrated on this very catalog: size <b>, color;",
+    ):
+        assert said in texts[1]
+        assert said not in texts[0]
+    assert "chose the epoch" not in texts[0]
+    assert "very catalog" not in texts[0]
+
+
 def test_label_table_has_the_rates_of_its_labels(tiny: Bundle, catalog: Path) -> None:
     scores = evaluated(tiny, catalog)[0].figures.scores["both"]
     text = written(tiny, catalog)
